@@ -1,0 +1,68 @@
+"""The two ordered reductions of WᵀX and WᵀW, chosen by shape alone.
+
+Up to `PARTIAL_BYTES` of k x m float64 each block returns its partial and the partials are added in block order.
+Larger: fixed feature stripes, one task a stripe, row blocks in order, into one accumulator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nmfstream.core.products import Wt_times
+from nmfstream.core.protocols import Block, Executor
+from nmfstream.types import CSR, Array, Matrix
+
+PARTIAL_BYTES = 4 << 20
+STRIPE_BYTES = 2 << 20
+
+
+def by_stripes(n_components: int, n_features: int) -> bool:
+    """Whether k x m is too large for a partial a block."""
+    return n_components * n_features * 8 > PARTIAL_BYTES
+
+
+def stripes(n_components: int, n_features: int) -> list[tuple[int, int]]:
+    """Fixed feature stripes: about `STRIPE_BYTES` of float64 each, a multiple of 64 columns."""
+    width = max(64, STRIPE_BYTES // (8 * n_components) // 64 * 64)
+    return [(a, min(a + width, n_features)) for a in range(0, n_features, width)]
+
+
+def columns(X: Matrix, start: int, stop: int) -> Matrix:
+    """Columns ``start:stop`` of X (a view where dense, a copy where sparse)."""
+    if not isinstance(X, CSR):
+        return X[:, start:stop]
+    low, high = int(X.indptr[0]), int(X.indptr[-1])
+    indices = X.indices[low:high]
+    keep = (indices >= start) & (indices < stop)
+    running = np.concatenate([[0], np.cumsum(keep, dtype=np.int64)])
+    indptr = running[X.indptr - low]
+    return CSR(indptr, indices[keep] - np.int32(start), X.data[low:high][keep], stop - start)
+
+
+def add_WtX(
+    out: Array, blocks: Sequence[Block], W: Array, executor: Executor, *, scale: float = 1.0
+) -> None:
+    """Add ``scale * WᵀX`` of a whole batch to `out` by stripes or by blocks, in a fixed order.
+
+    Parameters
+    ----------
+    out : ndarray of float64, shape (n_components, n_features)
+        Scratch of the caller's, never a run's state: an interrupted call leaves it half-added.
+    blocks : sequence of Block
+    W : ndarray of shape (n_rows of the batch, n_components)
+    """
+    k, m = out.shape
+    if by_stripes(k, m):
+
+        def add_stripe(stripe: tuple[int, int]) -> None:
+            a, b = stripe
+            for block in blocks:
+                part = Wt_times(W[block.start : block.stop], columns(block.X, a, b))
+                out[:, a:b] += part if scale == 1.0 else scale * part
+
+        executor.map(add_stripe, stripes(k, m))
+        return
+    for part in executor.map(lambda b: Wt_times(W[b.start : b.stop], b.X), blocks):
+        out += part if scale == 1.0 else scale * part

@@ -1,0 +1,1 @@
+"""Drivers: from stores through the engine to stores."""
