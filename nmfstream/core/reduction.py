@@ -41,9 +41,7 @@ def columns(X: Matrix, start: int, stop: int) -> Matrix:
     return CSR(indptr, indices[keep] - np.int32(start), X.data[low:high][keep], stop - start)
 
 
-def add_WtX(
-    out: Array, blocks: Sequence[Block], W: Array, executor: Executor, *, scale: float = 1.0
-) -> None:
+def add_WtX(out: Array, blocks: Sequence[Block], W: Array, executor: Executor, *, scale: float = 1.0) -> None:
     """Add ``scale * WᵀX`` of a whole batch to `out` by stripes or by blocks, in a fixed order.
 
     Parameters
