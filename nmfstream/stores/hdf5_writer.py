@@ -1,0 +1,64 @@
+"""HDF5 outputs: a contiguous dataset, allocated early, whose file is closed before its rows are written.
+
+Rows go by `pwrite` to the dataset's place in the file, so that no state of the library can be lost with the process.
+"""
+
+from __future__ import annotations
+
+import h5py
+
+from nmfstream.storage.durable import DurableFile
+from nmfstream.stores.offset_writer import OffsetWriter, begin
+from nmfstream.stores.outputs import Making, Output
+
+
+def lay(file: DurableFile, dataset: str, making: Making) -> int:
+    """Create the dataset and close the file.
+
+    Returns
+    -------
+    int
+        Offset of the dataset's first byte.
+    """
+    with h5py.File(file, "w") as store:
+        offset = _create(store, dataset, making)
+    end = offset + making.shape[0] * making.row_bytes
+    if file.size() < end:
+        file.truncate(end)
+    return offset
+
+
+def _create(store: h5py.File, dataset: str, making: Making) -> int:
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_layout(h5py.h5d.CONTIGUOUS)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    kind, space = h5py.h5t.py_create(making.dtype), h5py.h5s.create_simple(making.shape)
+    made = h5py.h5d.create(store.id, dataset.encode(), kind, space, layout, links)
+    return int(made.get_offset() or 0)
+
+
+def find(file: DurableFile, dataset: str, making: Making) -> int:
+    """Offset of the rows in a file that `lay` made.
+
+    Raises
+    ------
+    ValueError, KeyError, OSError
+        If it is another array.
+    """
+    with h5py.File(file, "r") as store:
+        found = store[dataset]
+        if found.shape != making.shape or found.dtype != making.dtype or found.chunks is not None:
+            raise ValueError("another array")
+        return int(found.id.get_offset() or 0)
+
+
+def open_hdf5(output: Output, making: Making) -> OffsetWriter:
+    """Begin or continue an HDF5 output."""
+    name = output.dataset
+    file, offset, resumed = begin(output.path, making, lambda f: lay(f, name, making), lambda f: find(f, name, making))
+    return OffsetWriter(file, offset, making, output.path, resumed=resumed)
+
+

@@ -1,0 +1,47 @@
+"""NPY outputs: a header, then rows by `pwrite` at their offset."""
+
+from __future__ import annotations
+
+import io
+
+from numpy.lib import format as npy
+
+from nmfstream.storage.durable import DurableFile
+from nmfstream.stores.offset_writer import OffsetWriter, begin
+from nmfstream.stores.outputs import Making, Output
+
+
+def header(making: Making) -> bytes:
+    """The bytes before the first row (format 1.0; 2.0 where numpy needs it)."""
+    buffer = io.BytesIO()
+    described = {"descr": npy.dtype_to_descr(making.dtype), "fortran_order": False, "shape": making.shape}
+    npy.write_array_header_1_0(buffer, described)
+    return buffer.getvalue()
+
+
+def lay(file: DurableFile, making: Making) -> int:
+    """Write the header, and give the file its whole length."""
+    head = header(making)
+    file.pwrite(head, 0)
+    file.truncate(len(head) + making.shape[0] * making.row_bytes)
+    return len(head)
+
+
+def find(file: DurableFile, making: Making) -> int:
+    """Offset of the rows in a file that `lay` made.
+
+    Raises
+    ------
+    ValueError
+        If it is another array.
+    """
+    head = header(making)
+    if file.pread(len(head), 0) != head or file.size() != len(head) + making.shape[0] * making.row_bytes:
+        raise ValueError("another array")
+    return len(head)
+
+
+def open_npy(output: Output, making: Making) -> OffsetWriter:
+    """Begin or continue an NPY output."""
+    file, offset, resumed = begin(output.path, making, lambda f: lay(f, making), lambda f: find(f, making))
+    return OffsetWriter(file, offset, making, output.path, resumed=resumed)

@@ -1,0 +1,115 @@
+"""Rows at a fixed place in one file: written by `pwrite`, so writing a row again changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nmfstream.errors import NmfstreamError
+from nmfstream.storage import durable
+from nmfstream.storage.durable import DurableFile
+from nmfstream.stores.outputs import Making
+from nmfstream.types import Array
+
+Layout = Callable[[DurableFile], int]
+"""Writes a file's skeleton and returns the offset of its first row."""
+
+
+def checked_rows(start: int, rows: Array, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
+    """The rows as they are stored.
+
+    Raises
+    ------
+    ValueError
+        If they do not fit into `shape` at `start`.
+    """
+    if rows.ndim != 2 or rows.shape[1] != shape[1] or not 0 <= start <= start + len(rows) <= shape[0]:
+        raise ValueError(f"rows {start}:{start + len(rows)} of shape {rows.shape} do not fit into {shape}")
+    return np.ascontiguousarray(rows, dtype)
+
+
+class OffsetWriter:
+    """A `RowWriter` over one file whose rows lie one after the other from `offset` on."""
+
+    def __init__(self, file: DurableFile, offset: int, making: Making, final: Path, *, resumed: bool) -> None:
+        self.shape, self.dtype, self.chunk_rows = making.shape, making.dtype, 1
+        self.final, self.resumed = final, resumed
+        self._file, self._offset, self._row_bytes = file, offset, making.row_bytes
+
+    def write(self, start: int, rows: Array) -> None:
+        """Put rows at ``start``."""
+        block = checked_rows(start, rows, self.shape, self.dtype)
+        if block.size:
+            self._file.pwrite(block, self._offset + start * self._row_bytes)
+
+    def flush(self) -> None:
+        """Sync the file."""
+        self._file.sync()
+
+    def commit(self, *, overwrite: bool = False) -> None:
+        """Sync, then give the file its final name."""
+        self.flush()
+        self._publish(overwrite)
+        self._file.close()
+
+    def _publish(self, overwrite: bool) -> None:
+        durable.publish(self._file.path, self.final, overwrite=overwrite)
+
+    def abort(self) -> None:
+        """Remove the file in progress."""
+        durable.discard(self._file)
+
+    def close(self) -> None:
+        """Let go of the file in progress, which stays for a resume."""
+        self._file.close()
+
+
+def begin(final: Path, making: Making, lay: Layout, find: Layout) -> tuple[DurableFile, int, bool]:
+    """Open the file in progress.
+
+    Parameters
+    ----------
+    lay : callable
+        Writes the skeleton into an empty file.
+    find : callable
+        Offset of the rows in an existing file, or an error if it is not the same array.
+
+    Returns
+    -------
+    file, offset, resumed
+        Where `partial` was named, the file appeared under it with its whole skeleton.
+    """
+    partial = making.partial
+    if making.resume and partial is not None and durable.exists(partial):
+        found = _continue(partial, find)
+        if found is not None:
+            return *found, True
+        durable.remove(partial)
+    file = durable.temporary(final if partial is None else partial)
+    try:
+        offset = lay(file)
+        return (_named(file, partial) if partial is not None else file), offset, False
+    except BaseException:
+        durable.discard(file)
+        raise
+
+
+def _continue(partial: Path, find: Layout) -> tuple[DurableFile, int] | None:
+    file = durable.reopen(partial)
+    try:
+        return file, find(file)
+    except (ValueError, KeyError, OSError) as error:
+        file.close()
+        if isinstance(error, NmfstreamError):
+            raise
+        return None
+
+
+def _named(file: DurableFile, partial: Path) -> DurableFile:
+    file.sync()
+    file.close()
+    durable.publish(file.path, partial)
+    return durable.reopen(partial)
