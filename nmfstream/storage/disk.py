@@ -8,6 +8,8 @@ import errno
 import os
 import stat as modes
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 _RENAME_NOREPLACE, _RENAME_EXCHANGE, _AT_FDCWD = 1, 2, -100
@@ -119,3 +121,22 @@ class RealDisk:
         if code in (errno.ENOSYS, errno.EINVAL):
             return False
         raise OSError(code, os.strerror(code), target)
+
+
+_current: Disk = RealDisk()
+
+
+def current() -> Disk:
+    """The disk in use."""
+    return _current
+
+
+@contextmanager
+def use(other: Disk) -> Iterator[Disk]:
+    """Put another `Disk` in the place of the real one, for the whole process (tests)."""
+    global _current
+    before, _current = _current, other
+    try:
+        yield other
+    finally:
+        _current = before
