@@ -48,11 +48,13 @@ class Reader(ABC):
     def tasks(self, start: int, stop: int, out: Matrix, policy: ReadPolicy) -> list[Task]:
         """See `RowReader`."""
 
+    @abstractmethod
     def check(self) -> None:
-        """Nothing can be missing by default."""
+        """See `RowReader`."""
 
+    @abstractmethod
     def close(self) -> None:
-        """Nothing is held by default."""
+        """See `RowReader`."""
 
     def indptr(self, start: int, stop: int) -> Array:
         """Only sparse stores have it."""
