@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from nmfstream.errors import InputAbsentError, NmfstreamError, OutputExistsError
+from nmfstream.errors import InputAbsentError, NmfstreamError, OutputExistsError, StorageError
 from nmfstream.storage import disk, durable
 
 E = TypeVar("E", bound=OutputExistsError)
@@ -150,9 +150,20 @@ class Lease:
         return grip is not None and grip.epoch == self._epoch and grip.owner == self.owner
 
     def require(self) -> None:
-        """Raise `OwnershipLostError` unless this lease is still in force."""
-        if not self.owned():
-            raise self.lost()
+        """Raise unless this lease is still in force.
+
+        Raises
+        ------
+        OwnershipLostError
+            If another run has it.
+        StorageError
+            If its folder is gone, which may be the network's fault and pass.
+        """
+        if self.owned():
+            return
+        if self._current() is None:
+            raise StorageError("the run's lease is gone", where=str(self.folder), hint="check the folder")
+        raise self.lost()
 
     def lost(self) -> OwnershipLostError:
         """The error that says who took over."""
@@ -217,11 +228,7 @@ class Lease:
         return None
 
     def _claim(self, epoch: int) -> bool:
-        if not durable.exists(self.folder):
-            with suppress(FileExistsError):
-                durable.make_folder(self.folder)
-            if not durable.exists(self.folder):
-                durable.make_folder(self.folder)  # says why it cannot be created
+        durable.make_folder(self.folder)
         content = self._digits() + json.dumps(asdict(self.owner)).encode()
         try:
             durable.write_whole(self._file(epoch), content)

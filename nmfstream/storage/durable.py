@@ -204,22 +204,50 @@ def sync_tree(folder: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create one folder, durably.
+    """Create one folder, durably; a folder that is there already stays.
 
     Raises
     ------
     OutputExistsError
-        If the name exists or cannot be created.
+        If a file has the name, or it cannot be created.
     """
-    with _creating(path):
+    if is_folder(path):
+        return
+    with _creating(path), suppress(FileExistsError):
         _patiently(lambda: disk.current().mkdir(str(path)))
+    if not is_folder(path):
+        raise OutputExistsError("is no folder", where=str(path), hint="choose another name or remove it")
     sync_folder(path.parent)
+
+
+def second_name(path: Path, name: Path) -> None:
+    """Give a file that stays a second, write-once name, durably (a copy where the file system has no links).
+
+    Raises
+    ------
+    OutputExistsError
+        If the name is taken.
+    """
+    try:
+        with translated(name):
+            _patiently(lambda: disk.current().link(str(path), str(name)))
+    except NmfstreamError as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _NO_LINKS:
+            raise
+        write_whole(name, read_bytes(path))
+    sync_folder(name.parent)
 
 
 def remove(path: Path) -> None:
     """Remove a file; nothing happens where it is gone already."""
     with translated(path), suppress(FileNotFoundError):
         _patiently(lambda: disk.current().unlink(str(path)))
+
+
+def remove_folder(path: Path) -> None:
+    """Remove an empty folder."""
+    with translated(path):
+        _patiently(lambda: disk.current().rmdir(str(path)))
 
 
 def remove_tree(path: Path) -> None:
@@ -259,6 +287,12 @@ def is_folder(path: Path) -> bool:
     """Whether the name is a real folder."""
     with translated(path):
         return exists(path) and _patiently(lambda: disk.current().stat(str(path))).folder
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Equal for two names of one file."""
+    with translated(path):
+        return _patiently(lambda: disk.current().stat(str(path))).identity
 
 
 def sweep(final: Path) -> None:
