@@ -1,0 +1,129 @@
+"""Zarr stores, v2 and v3, in folders, zips and behind URLs: arrays, sparse groups, AnnData."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nmfstream.errors import DataError
+from nmfstream.stores import transpose
+from nmfstream.stores.arrays import ArraySource
+from nmfstream.stores.base import Reader
+from nmfstream.stores.naming import Candidate, absent, choose
+from nmfstream.stores.protocols import Opening
+from nmfstream.stores.sparse import SparseReader
+from nmfstream.stores.zarr_array import ZarrArray
+from nmfstream.stores.zarr_files import Files, open_files
+from nmfstream.stores.zarr_library import LibraryArray
+from nmfstream.stores.zarr_metadata import ArrayMetadata, GroupMetadata, node
+from nmfstream.stores.zarr_tree import candidates_below, is_anndata, sparse_kind, sparse_shape, variable_names, walk
+
+
+@dataclass(frozen=True)
+class Place:
+    """A node of a store that is being opened."""
+
+    files: Files
+    store: str
+    path: str
+    opening: Opening
+
+    @property
+    def name(self) -> str:
+        """As the user writes it."""
+        return f"{self.store}/{self.path}" if self.path else self.store
+
+    def below(self, part: str) -> Place:
+        """A node inside this group."""
+        return Place(self.files, self.store, f"{self.path}/{part}".lstrip("/"), self.opening)
+
+
+def open_dataset(store: str, inner: str, opening: Opening) -> Reader:
+    """Open an array or sparse group of a Zarr store.
+
+    Parameters
+    ----------
+    store : str
+        Folder, zip or URL.
+    inner : str
+        Path inside it; empty for the only candidate (``X`` of an AnnData).
+    opening : Opening
+
+    Raises
+    ------
+    UsageError
+        Several candidates.
+    DataError, InputAbsentError, RemoteError, StorageError
+    """
+    files = open_files(store)
+    try:
+        return _open(files, store, inner, opening)
+    except BaseException:
+        files.close()
+        raise
+
+
+def candidates(store: str, opening: Opening) -> list[Candidate]:
+    """The matrices of a store."""
+    files = open_files(store)
+    try:
+        return candidates_below(files)
+    finally:
+        files.close()
+
+
+def _open(files: Files, store: str, inner: str, opening: Opening) -> Reader:
+    root = node(files, "")
+    if root is None and not any(files.entries("")) and files.listable:
+        raise DataError("the store is empty", where=store, hint="write it again")
+    anndata = is_anndata(files, root)
+    path = inner or ("X" if anndata else "")
+    place = Place(files, store, path, opening)
+    found = node(files, path)
+    if anndata and not inner and found is None:
+        listed = ", ".join(str(c) for c in candidates_below(files)) or "it holds no other matrix either"
+        raise DataError("this AnnData has no X", where=store, hint=f"name another matrix of it: {listed}")
+    if found is None and inner:
+        raise absent(inner, (at for at, _ in walk(files) if at), store)
+    return _reader(place, found, variable_names(files, path) if anndata else None)
+
+
+def _reader(place: Place, found: ArrayMetadata | GroupMetadata | None, names: Sequence[str] | None) -> Reader:
+    if isinstance(found, ArrayMetadata):
+        return _dense(place, found, names)
+    kind = sparse_kind(place.files, place.path, found)
+    if kind is not None and isinstance(found, GroupMetadata):
+        return _sparse(place, found, kind, names)
+    chosen = choose(candidates_below(place.files, place.path), place.name)
+    below = Place(place.files, place.store, chosen.path, place.opening)
+    return _reader(below, node(place.files, chosen.path), names)
+
+
+def _dense(place: Place, metadata: ArrayMetadata, names: Sequence[str] | None) -> Reader:
+    if len(metadata.shape) != 2:
+        what = f"{len(metadata.shape)}-D array of shape {metadata.shape}"
+        raise DataError(what, where=place.name, hint="a matrix is needed: reshape it to 2-D")
+    transposed = place.opening.transpose
+    source = array_source(place, metadata)
+    return transpose.rows_of(source, place.name, place.opening, transposed=transposed, feature_names=names)
+
+
+def array_source(place: Place, metadata: ArrayMetadata) -> ArraySource:
+    """The array's chunks, decoded by ourselves where we can."""
+    if metadata.unusual:
+        return LibraryArray(place.store, place.path)
+    return ZarrArray(place.files, place.path, metadata, place.opening.missing_chunks)
+
+
+def _sparse(place: Place, group: GroupMetadata, kind: str, names: Sequence[str] | None) -> Reader:
+    data, indices, indptr = (_vector(place.below(part)) for part in ("data", "indices", "indptr"))
+    shape = sparse_shape(place.files, place.path, group) or (indptr.shape[0] - 1, 0)
+    return SparseReader(data, indices, indptr, shape, place.name, feature_names=names)
+
+
+def _vector(place: Place) -> ArraySource:
+    found = node(place.files, place.path)
+    if not isinstance(found, ArrayMetadata) or len(found.shape) != 1:
+        hint = "the sparse group is damaged: write it again"
+        raise DataError("no one-dimensional array", where=place.name, hint=hint)
+    return array_source(place, found)
