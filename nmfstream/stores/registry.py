@@ -13,6 +13,7 @@ from nmfstream.stores.base import Reader, reopen, resolve
 from nmfstream.stores.concat import ConcatReader
 from nmfstream.stores.files import translate
 from nmfstream.stores.naming import Candidate
+from nmfstream.stores.outputs import open_writer as open_writer
 from nmfstream.stores.protocols import Opening, RowReader
 
 
