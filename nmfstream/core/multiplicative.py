@@ -1,0 +1,338 @@
+"""The ``mu`` solver: mini-batch NMF by multiplicative updates, with the numbers of scikit-learn's MiniBatchNMF.
+
+References
+----------
+A. Lefèvre, F. Bach, C. Févotte, "Online algorithms for nonnegative matrix factorization with the Itakura-Saito
+divergence", WASPAA 2011; C. Févotte, J. Idier, Neural Computation 23(9), 2011.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from nmfstream.core import penalties as penalty
+from nmfstream.core.convergence import MAX_ITER, StoppingRule, relative_change
+from nmfstream.core.initialization import Initialization, InitState
+from nmfstream.core.losses import Fixed, Loss, Statistics, make_loss
+from nmfstream.core.mu_rows import RowUpdate, flat_start, solve_rows
+from nmfstream.core.parameters import Objective, Parameters, Penalties
+from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
+from nmfstream.core.reduction import by_stripes, columns, stripes
+from nmfstream.core.state import PassRecord, RunState
+from nmfstream.types import Array, Matrix, Runs
+
+TINY = float(np.finfo(np.float64).eps)
+COMPILED_WORK = 30_000_000
+"""Nonzeros times components from which a sparse input pays for compiled kernels."""
+
+
+@dataclass
+class MuState(InitState):
+    """H, its running numerator and denominator, and the monitor of the stopping rule.
+
+    Attributes
+    ----------
+    A, B : ndarray
+        H^(1/γ) is A / B; of H's shape and type.
+    smoothed_cost, least_cost : float or None
+    no_improvement : int
+    pass_cost, pass_change : float
+        Sum of the batches' costs, and H before the pass, for the history.
+    """
+
+    kind: ClassVar[str] = "mu"
+    A: Array | None = None
+    B: Array | None = None
+    smoothed_cost: float | None = None
+    least_cost: float | None = None
+    no_improvement: int = 0
+    pass_cost: float = 0.0
+    pass_rows: int = 0
+    pass_change: float = 0.0
+
+
+class Sums(NamedTuple):
+    """A batch's statistics: cost and terms of H in float64, and W's summary."""
+
+    cost: float
+    terms: Array
+    summary: Array
+
+
+def is_compiled(problem: Problem, n_components: int) -> bool:
+    """Whether the input is large enough for compiled kernels (sparse inputs alone have any)."""
+    return problem.nnz is not None and problem.nnz * n_components >= COMPILED_WORK
+
+
+class MuModel:
+    """The arithmetic of one step, for whole runs and for ``partial_fit`` alike.
+
+    Parameters
+    ----------
+    objective : Objective
+    n_features : int
+    dtype : dtype
+    compiled : bool
+    """
+
+    def __init__(self, objective: Objective, n_features: int, dtype: Any, compiled: bool = False) -> None:
+        self.objective, self.n_features, self.dtype = objective, n_features, np.dtype(dtype)
+        self.loss: Loss = make_loss(objective.beta, self.dtype, compiled)
+
+    def penalties(self, n_rows: int) -> Penalties:
+        """Weights for a batch of `n_rows` rows."""
+        return self.objective.penalties(self.n_features, n_rows)
+
+    def solve(
+        self, blocks: list[Block], fixed: Fixed, tol: float, max_iter: int, executor: Executor
+    ) -> Array:
+        """W of these rows from a flat start, stopping on the change of all of them together."""
+        update = RowUpdate(self.loss, fixed, self.penalties(blocks[-1].stop))
+        start = flat_start(blocks, self.objective.n_components, self.dtype, executor)
+        return solve_rows(update, blocks, start, tol, max_iter, executor)
+
+    def one_step(self, blocks: list[Block], fixed: Fixed, W: Array, executor: Executor) -> Array:
+        """W after one step."""
+        update = RowUpdate(self.loss, fixed, self.penalties(blocks[-1].stop))
+
+        def task(block: Block) -> Array:
+            return update.step(block.X, W[block.start : block.stop], self.loss.share(block.X, fixed))
+
+        return np.concatenate(executor.map(task, blocks))
+
+    def settled(self, W: Array) -> Array:
+        """W with what is next to nothing set to zero, which β < 1 needs."""
+        if self.objective.beta < 1:
+            W[W < TINY] = 0.0
+        return W
+
+    def sums(self, blocks: list[Block], W: Array, H: Array, executor: Executor) -> Sums:
+        """Statistics of a batch, by blocks or by feature stripes, in a fixed order."""
+        k, m = H.shape
+        terms = np.zeros((self.loss.n_terms, k, m))
+        if by_stripes(k, m):
+            task = partial(self._add_stripe, terms, blocks, W, H)
+            cost = sum(executor.map(task, stripes(k, m)))
+            summaries = [self.loss.summary(W[b.start : b.stop]) for b in blocks]
+        else:
+            parts = executor.map(partial(self._block_sums, W, H), blocks)
+            for statistics, _ in parts:
+                terms += statistics.terms
+            cost = sum(statistics.cost for statistics, _ in parts)
+            summaries = [summary for _, summary in parts]
+        return Sums(cost, terms, np.asarray(np.stack(summaries).sum(axis=0, dtype=np.float64)))
+
+    def _block_sums(self, W: Array, H: Array, block: Block) -> tuple[Statistics, Array]:
+        rows = W[block.start : block.stop]
+        return self.loss.statistics(block.X, rows, H), self.loss.summary(rows)
+
+    def _add_stripe(self, terms: Array, blocks: list[Block], W: Array, H: Array, stripe: tuple[int, int]) -> float:
+        a, b = stripe
+        h, cost = np.ascontiguousarray(H[:, a:b]), 0.0
+        for block in blocks:
+            part = self.loss.statistics(columns(block.X, a, b), W[block.start : block.stop], h)
+            terms[:, :, a:b] += part.terms
+            cost += part.cost
+        return cost
+
+    def cost(self, blocks: list[Block], W: Array, fixed: Fixed, sums: Sums, executor: Executor) -> float:
+        """Mean cost of a row of the batch, penalties included, as scikit-learn counts them."""
+        divergence = self.loss.total_cost(sums.cost, sums.summary, sums.terms, fixed)
+        if divergence is None:
+            divergence = self.divergence(blocks, W, fixed, executor)
+        n_rows = blocks[-1].stop
+        l1_W, l1_H, l2_W, l2_H = self.penalties(n_rows)
+        return (divergence + penalty.value(W, l1_W, l2_W) + penalty.value(fixed.H, l1_H, l2_H)) / n_rows
+
+    def divergence(self, blocks: list[Block], W: Array, fixed: Fixed, executor: Executor) -> float:
+        """D(X | WH) of these rows, from residuals where they are small."""
+        return sum(executor.map(lambda b: self.loss.value(b.X, W[b.start : b.stop], fixed), blocks))
+
+    def update(self, state: MuState, sums: Sums, n_rows: int, rho: float) -> None:
+        """A ← ρA + numerator·H^(1/γ), B ← ρB + denominator, H ← (A/B)^γ; nothing here can be interrupted."""
+        assert state.H is not None and state.A is not None and state.B is not None
+        H, gamma = state.H, self.loss.gamma
+        l1_H, l2_H = self.penalties(n_rows)[1::2]
+        denominator = penalty.penalized(self.loss.H_denominator(sums.summary, sums.terms, H), H, l1_H, l2_H)
+        numerator = sums.terms[0].astype(self.dtype)
+        numerator *= H if gamma == 1 else H ** (1 / gamma)
+        state.A *= rho
+        state.A += numerator
+        state.B *= rho
+        state.B += denominator
+        new = np.divide(state.A, state.B, out=numerator)
+        if gamma != 1:
+            new **= gamma
+        if self.objective.beta <= 1:
+            new[new < TINY] = 0.0
+        state.H = new
+
+
+def forgetting(forget_factor: float | None, batch_size: int, n_samples: int | None) -> float:
+    """ρ of one step: forget_factor^(batch_size / n_samples), a whole forget_factor where n is unknown."""
+    factor = 0.7 if forget_factor is None else forget_factor
+    if n_samples is None:
+        return float(factor)
+    return float(factor ** (min(batch_size, n_samples) / n_samples))
+
+
+class MiniBatchMU:
+    """scikit-learn's MiniBatchNMF as stages: initialisation, then passes of mini-batches.
+
+    Parameters
+    ----------
+    problem : Problem
+    parameters : Parameters
+
+    Raises
+    ------
+    UsageError
+        For an initialisation that the shape does not allow.
+    """
+
+    name = "mu"
+
+    def __init__(self, problem: Problem, parameters: Parameters) -> None:
+        self.problem, self.parameters = problem, parameters
+        objective = parameters.objective
+        compiled = is_compiled(problem, objective.n_components)
+        self.model = MuModel(objective, problem.n_features, problem.dtype, compiled)
+        self.initialization = Initialization(problem, objective.n_components, parameters.start)
+        schedule = parameters.schedule
+        self.batch_size = min(schedule.batch_size, problem.n_samples or schedule.batch_size)
+        self.rho = forgetting(schedule.forget_factor, schedule.batch_size, problem.n_samples)
+        self.rule = StoppingRule(schedule.tol, schedule.max_no_improvement, problem.n_samples)
+
+    def start(self) -> RunState:
+        """See `nmfstream.core.protocols.Solver.start`."""
+        solver = MuState()
+        return RunState(solver, random_state=self.initialization.begin(solver))
+
+    def stage(self, state: RunState) -> Stage | None:
+        """See `nmfstream.core.protocols.Solver.stage`."""
+        prepare = self.initialization.stages
+        if state.stage < len(prepare):
+            return self.initialization.stage(state)
+        if state.stop_reason not in (None, MAX_ITER):
+            return None
+        done = state.stage - len(prepare)
+        state.stop_reason = None if done < self.parameters.schedule.max_iter else MAX_ITER
+        return None if state.stop_reason else MuPass(self, state, done + 1)
+
+
+class MuPass:
+    """One pass of mini-batches.
+
+    Parameters
+    ----------
+    solver : MiniBatchMU
+    state : RunState
+    number : int
+        From 1.
+    """
+
+    rows: Runs | None = None
+    resident = False
+    learns = True
+
+    def __init__(self, solver: MiniBatchMU, state: RunState, number: int) -> None:
+        self._solver, self._state, self._number = solver, state, number
+        self.name = f"pass {number}"
+        self.unit = solver.batch_size
+        self.carries_W = not solver.parameters.schedule.fresh_restarts and solver.problem.n_samples is not None
+
+    @property
+    def done(self) -> bool:
+        """Stopped; a first pass that carries W still goes on to hand out the rows that no step has moved."""
+        return self._state.stop_reason is not None and not (self.carries_W and self._number == 1)
+
+    def step(self, batch: Batch, executor: Executor) -> Array | None:
+        """See `nmfstream.core.protocols.Stage.step`."""
+        run, solver = self._state, self._solver
+        state, blocks = _mu(run), batch.blocks()
+        if state.H is None:
+            solver.initialization.from_rows(run, batch, executor)
+        begin_updates(state, solver.model)
+        W, generator = self._start(batch, executor)
+        if run.stop_reason is None:
+            assert state.H is not None
+            fixed = solver.model.loss.fix(state.H)
+            W = solver.model.settled(self._moved(blocks, fixed, W, executor))
+            sums = solver.model.sums(blocks, W, state.H, executor)
+            cost = solver.model.cost(blocks, W, fixed, sums, executor)
+            before = state.H
+            solver.model.update(state, sums, batch.n_rows, solver.rho)
+            self._monitor(cost, batch.n_rows, before)
+        run.random_state = generator
+        return W if self.carries_W else None
+
+    def _start(self, batch: Batch, executor: Executor) -> tuple[Array | None, dict[str, Any] | None]:
+        """Rows of W to start from, and the generator after drawing them."""
+        if not self.carries_W:
+            return None, self._state.random_state
+        if batch.W is not None:
+            return batch.W, self._state.random_state
+        return self._solver.initialization.rows_of_W(self._state, batch, executor)
+
+    def _moved(self, blocks: list[Block], fixed: Fixed, W: Array | None, executor: Executor) -> Array:
+        model, schedule = self._solver.model, self._solver.parameters.schedule
+        if W is None:
+            return model.solve(blocks, fixed, schedule.tol, schedule.fresh_restarts_max_iter, executor)
+        return model.one_step(blocks, fixed, W, executor)
+
+    def _monitor(self, cost: float, n_rows: int, before: Array) -> None:
+        """Count the step and decide whether it was the last; the first is only counted."""
+        run, rule = self._state, self._solver.rule
+        state = _mu(run)
+        run.n_steps += 1
+        run.loss = cost
+        state.pass_cost, state.pass_rows = state.pass_cost + cost * n_rows, state.pass_rows + n_rows
+        assert state.H is not None
+        change = relative_change(state.H, before)
+        state.pass_change = max(state.pass_change, change)
+        if run.n_steps == 1:
+            return
+        state.smoothed_cost = run.loss = rule.smoothed(state.smoothed_cost, cost, n_rows)
+        improved = state.least_cost is None or state.smoothed_cost < state.least_cost
+        state.least_cost = state.smoothed_cost if improved else state.least_cost
+        state.no_improvement = 0 if improved else state.no_improvement + 1
+        run.stop_reason = rule.verdict(change, state.no_improvement)
+
+    def finish(self, executor: Executor) -> None:
+        """See `nmfstream.core.protocols.Stage.finish`."""
+        run, state = self._state, _mu(self._state)
+        loss = state.pass_cost / state.pass_rows if state.pass_rows else float("nan")
+        run.history.append(PassRecord(self.name, state.pass_rows, 0.0, loss, state.pass_change))
+        state.pass_cost, state.pass_rows, state.pass_change = 0.0, 0, 0.0
+        run.n_iter = self._number
+        if run.stop_reason is None and self._number >= self._solver.parameters.schedule.max_iter:
+            run.stop_reason = MAX_ITER
+
+
+def begin_updates(state: MuState, model: MuModel) -> None:
+    """A = H, B = 1 before the first step."""
+    if state.A is None and state.H is not None:
+        state.A = state.H.copy()
+        state.B = np.ones_like(state.H)
+
+
+def partial_step(
+    model: MuModel, run: RunState, X: Matrix, rows_a_block: int, schedule: Any, rho: float, executor: Executor
+) -> None:
+    """One step of ``partial_fit``: W solved anew on this chunk, H updated, nothing monitored."""
+    state, batch = _mu(run), Batch(0, X, rows_a_block)
+    begin_updates(state, model)
+    assert state.H is not None
+    blocks, fixed = batch.blocks(), model.loss.fix(state.H)
+    W = model.settled(model.solve(blocks, fixed, schedule.tol, schedule.fresh_restarts_max_iter, executor))
+    model.update(state, model.sums(blocks, W, state.H, executor), batch.n_rows, rho)
+    run.n_steps += 1
+
+
+def _mu(run: RunState) -> MuState:
+    assert isinstance(run.solver, MuState)
+    return run.solver

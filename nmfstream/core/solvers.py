@@ -1,0 +1,28 @@
+"""The solvers by name; a solver's module is imported when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from nmfstream.core.parameters import Parameters
+from nmfstream.core.protocols import Problem, Solver
+from nmfstream.errors import UsageError
+
+SOLVERS: dict[str, str] = {
+    "mu": "nmfstream.core.multiplicative:MiniBatchMU",
+}
+
+
+def make_solver(name: str, problem: Problem, parameters: Parameters) -> Solver:
+    """The solver called `name`.
+
+    Raises
+    ------
+    UsageError
+        For a name that nobody has, or parameters that the solver cannot serve.
+    """
+    if name not in SOLVERS:
+        raise UsageError(f"unknown solver {name!r}", hint=f"one of {', '.join(SOLVERS)}")
+    module, attribute = SOLVERS[name].split(":")
+    solver: Solver = getattr(import_module(module), attribute)(problem, parameters)
+    return solver
