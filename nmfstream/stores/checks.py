@@ -159,8 +159,8 @@ def _fault(value: Any, dtype: np.dtype[Any], where: str) -> DataError:
     return DataError(f"{value} does not fit {dtype}", where=where, hint="read the data with --dtype float64")
 
 
-def fill_indices(out: NDArray[np.int32], block: Array, n_cols: int, origin: Origin) -> None:
-    """Convert column indices of any integer type to int32, each checked to lie in ``[0, n_cols)``.
+def fill_indices(out: Array, block: Array, n_cols: int, origin: Origin, axis: str = "column") -> None:
+    """Convert indices of any integer type to that of `out`, each checked to lie in ``[0, n_cols)``.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def fill_indices(out: NDArray[np.int32], block: Array, n_cols: int, origin: Orig
     if seen.size and int(seen.max()) >= n_cols:
         at = int(np.argmax(seen >= np.asarray(n_cols, np.uint64)))
         raise DataError(
-            f"column index {native[at]} outside 0 to {n_cols - 1}",
+            f"{axis} index {native[at]} outside 0 to {n_cols - 1}",
             where=origin.where((at,)),
             hint="the sparse structure is damaged: write the store again",
         )

@@ -116,9 +116,14 @@ class SparseReader(Reader):
 
 
 def check_parts(
-    data: ArraySource, indices: ArraySource, indptr: ArraySource, shape: tuple[int, int], name: str
+    data: ArraySource,
+    indices: ArraySource,
+    indptr: ArraySource,
+    shape: tuple[int, int],
+    name: str,
+    compressed: int = 0,
 ) -> None:
-    """Types and lengths of a compressed sparse matrix whose compressed axis is the first of `shape`.
+    """Types and lengths of a compressed sparse matrix whose axis `compressed` is the one `indptr` bounds.
 
     Raises
     ------
@@ -131,8 +136,10 @@ def check_parts(
         )
     if data.shape[0] != indices.shape[0]:
         raise DataError(f"{data.shape[0]} values but {indices.shape[0]} indices", where=name, hint=hint)
-    if indptr.shape[0] != shape[0] + 1:
-        raise DataError(f"indptr has {indptr.shape[0]} entries, {shape[0] + 1} expected", where=name, hint=hint)
+    if indptr.shape[0] != shape[compressed] + 1:
+        raise DataError(
+            f"indptr has {indptr.shape[0]} entries, {shape[compressed] + 1} expected", where=name, hint=hint
+        )
     if max(shape[1], 0) > np.iinfo(np.int32).max:
         raise DataError(f"{shape[1]} columns, more than 2147483647", where=name, hint="split the matrix by columns")
 
