@@ -156,7 +156,7 @@ def read_components(path: str | Path) -> tuple[Array, dict[str, Any]]:
         If it is no checkpoint, or has no components yet.
     CheckpointMismatchError, InputAbsentError, StorageError
     """
-    saved = _settled(Path(path))
+    saved = load_newest(Path(path))
     state = saved.state
     H = state.solver.H
     if not isinstance(H, np.ndarray) or H.ndim != 2:
@@ -175,7 +175,7 @@ def read_components(path: str | Path) -> tuple[Array, dict[str, Any]]:
     }
 
 
-def _settled(path: Path) -> Saved:
+def load_newest(path: Path) -> Saved:
     """The newest valid generation, while another process may be saving."""
     for _ in range(ATTEMPTS):
         found = sorted(generations(path), reverse=True)

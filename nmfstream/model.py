@@ -259,6 +259,39 @@ def _read(h5: Any, where: str) -> Model:
     )
 
 
+def is_model(path: Path) -> bool:
+    """Whether a file is HDF5 and says that it is a model; nothing else of it is read."""
+    import h5py
+
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return False
+    with _opened(path) as h5:
+        return bool(h5.attrs.get("format") == FORMAT)
+
+
+def describe_model(path: Path) -> dict[str, Any]:
+    """What a model file says of itself: shape, parameters, history; H is not read.
+
+    Raises
+    ------
+    DataError
+    """
+    with _opened(path) as h5:
+        attributes = {name: _plain(value) for name, value in h5.attrs.items()}
+        _check_format(attributes, str(path))
+        H = h5["components"]
+        about = {name: json.loads(attributes.pop(name, "{}")) for name in _MAPPINGS}
+        return {
+            "n_components": H.shape[0],
+            "n_features": H.shape[1],
+            "dtype": str(H.dtype),
+            "feature_names": "feature_names" in h5,
+            **{n: v for n, v in attributes.items() if n not in ("format", "n_components")},
+            **about,
+            "history": [vars(record) for record in _history(h5)],
+        }
+
+
 def _check_format(attributes: Mapping[str, Any], where: str) -> None:
     if attributes.get("format") != FORMAT:
         raise DataError("not an nmfstream model", where=where, hint=_NOT_A_MODEL)
@@ -305,4 +338,5 @@ def _from_checkpoint(path: Path) -> Model:
     H, attributes = read_components(path)
     known = {n: attributes[n] for n in Model.__dataclass_fields__ if n in attributes and n != "components"}
     parameters = known.pop("parameters", None) or {n: v for n, v in attributes.items() if n not in known}
-    return Model(components=H, parameters=parameters, **known)
+    names = known.pop("feature_names", None)
+    return Model(components=H, parameters=parameters, feature_names=None if names is None else tuple(names), **known)

@@ -1,0 +1,137 @@
+"""`nmfstream transform -`: W of matrices that come through a pipe, each row as soon as it is solved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+
+from nmfstream.config import TransformConfig
+from nmfstream.core.blocks import block_rows
+from nmfstream.core.protocols import Problem
+from nmfstream.core.rowsolve import row_solver
+from nmfstream.errors import DataError, UsageError
+from nmfstream.model import Model, check_feature_names, read_model
+from nmfstream.run.events import Advanced, Listener, Note, StageFinished, StageStarted, silent
+from nmfstream.run.pipes import BlockMap
+from nmfstream.run.solving import Quality
+from nmfstream.run.stream_output import Destination, StreamOutput, open_output
+from nmfstream.stores.protocols import ReadPolicy
+from nmfstream.stores.stream import StreamArray, checked, open_stream
+from nmfstream.stores.stream_writer import standard_input
+from nmfstream.types import Array
+
+NAME = "standard input"
+
+
+@dataclass
+class StreamReport:
+    """What went through.
+
+    Attributes
+    ----------
+    rows, arrays : int
+    quality : Quality
+        Rows that were not solved to the tolerance, and the worst residual.
+    seconds : float
+    bytes_read : int
+        Of X in memory.
+    clipped : int
+        Negative values set to zero.
+    """
+
+    rows: int = 0
+    arrays: int = 0
+    quality: Quality = field(default_factory=Quality)
+    seconds: float = 0.0
+    bytes_read: int = 0
+    clipped: int = 0
+
+
+def stream_transform(
+    config: TransformConfig, listener: Listener = silent, *, source: IO[bytes] | None = None
+) -> StreamReport:
+    """Solve for W of every array of standard input, in bounded memory however long they are.
+
+    Parameters
+    ----------
+    config : TransformConfig
+        ``inputs.data`` is ``("-",)``; `output` is ``"-"`` or a store, whose rows are those of all arrays.
+    listener : callable
+    source : binary file, optional
+        In the place of standard input.
+
+    Raises
+    ------
+    NmfstreamError
+    OSError
+        From standard output: `BrokenPipeError` where the reader is gone.
+    """
+    _refuse_what_needs_a_store(config)
+    began = time.perf_counter()
+    model = read_model(config.model)
+    dtype = model.dtype if config.inputs.dtype == "auto" else np.dtype(config.inputs.dtype)
+    policy = ReadPolicy(dtype, config.inputs.negative, model.objective.beta <= 0)
+    report = StreamReport()
+    arrays = open_stream(source or standard_input(), config.inputs.input_format, name=NAME)
+    to = Destination(config.output or "-", config.output_format, "W", config.saving.overwrite)
+    output = open_output(to, None, model.n_components, dtype)
+    try:
+        _pump(arrays, output, model, policy, config, report, listener)
+        output.commit()
+    except BaseException:
+        output.abort()
+        raise
+    report.clipped, report.seconds = policy.clipped, time.perf_counter() - began
+    return report
+
+
+def _refuse_what_needs_a_store(config: TransformConfig) -> None:
+    for given, option in ((config.rows is not None, "--rows"), (config.saving.resume, "--resume")):
+        if given:
+            raise UsageError("a stream is read once, from its start", where=option, hint="name a file instead of -")
+
+
+def _pump(
+    arrays: Iterator[StreamArray],
+    output: StreamOutput,
+    model: Model,
+    policy: ReadPolicy,
+    config: TransformConfig,
+    report: StreamReport,
+    listener: Listener,
+) -> None:
+    solver = row_solver(model.components, model.objective, policy.dtype, config.tol, config.max_iter)
+    problem = Problem(None, model.n_features, policy.dtype)
+    began = time.perf_counter()
+    listener(StageStarted("transform", 0))
+    with BlockMap(block_rows(problem, model.n_components), config.resources.threads) as apply:
+        for array in arrays:
+            check_feature_names(model, None, array.n_features, f"{NAME}, array {report.arrays}")
+            output.begin(array.n_rows)
+            for chunk in checked(array, policy, NAME, report.rows):
+                _solve(chunk, solver, apply, output, report)
+                listener(Advanced(report.rows, chunk.nbytes, 0, float("nan")))
+            report.arrays += 1
+    _refuse_nothing(report, config)
+    listener(StageFinished("transform", report.rows, time.perf_counter() - began))
+    if report.quality.unfinished:
+        worst = f"row {report.quality.worst_row}, relative residual {report.quality.worst:.2g}"
+        listener(Note(f"{report.quality.unfinished} rows not solved to the tolerance (worst: {worst})", warning=True))
+
+
+def _solve(chunk: Array, solver: Any, apply: BlockMap, output: StreamOutput, report: StreamReport) -> None:
+    at = report.rows
+    for solution in apply(solver, chunk):
+        report.quality.take(at, solution)
+        output.write(solution.W)
+        at += len(solution.W)
+    report.rows, report.bytes_read = at, report.bytes_read + chunk.nbytes
+
+
+def _refuse_nothing(report: StreamReport, config: TransformConfig) -> None:
+    if not report.arrays and config.inputs.input_format == "npy":
+        raise DataError("no array came", where=NAME, hint="look at the command that writes into the pipe")

@@ -1,0 +1,230 @@
+"""Matrices on a pipe: NPY arrays one after the other, or CSV or TSV lines; never more than a few rows in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from nmfstream.errors import DataError, UsageError
+from nmfstream.stores.checks import DenseOrigin, fill
+from nmfstream.stores.npy import HEADER_LIMIT, Header, matrix_of, parse_header
+from nmfstream.stores.protocols import ReadPolicy
+from nmfstream.stores.readahead import ReadAhead
+from nmfstream.types import Array
+
+CHUNK_BYTES = 4 << 20
+"""Bytes of rows that a chunk holds at most (one row at the least)."""
+
+WHOLE_BYTES = 64 << 20
+"""Largest column-major array that is taken: its rows are complete only at its end."""
+
+_LONGEST_LINE = 256 << 20
+
+
+class StreamArray(NamedTuple):
+    """One matrix of a stream.
+
+    Attributes
+    ----------
+    dtype : dtype
+        Of the values as they come.
+    n_features : int
+    n_rows : int or None
+        None where only the end of the stream tells.
+    chunks : iterator of ndarray, shape (any, n_features)
+        Rows in order, as many as are there, of any real type and byte order, not yet checked.
+    """
+
+    dtype: np.dtype[Any]
+    n_features: int
+    n_rows: int | None
+    chunks: Iterator[Array]
+
+
+def open_stream(file: IO[bytes], format: str = "npy", *, name: str = "standard input") -> Iterator[StreamArray]:
+    """The matrices of a stream, each to be read to its end before the next.
+
+    Parameters
+    ----------
+    file : binary file
+    format : str
+        npy, csv or tsv.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    DataError
+        For what is no NPY array, an array that ends too early, lines of different lengths, or what is no number.
+    UsageError
+        For an unknown format.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"no stream format is called {format!r}", hint=f"one of {', '.join(FORMATS)}")
+    return FORMATS[format](ReadAhead(file), name)
+
+
+def checked(array: StreamArray, policy: ReadPolicy, name: str, first_row: int = 0) -> Iterator[Array]:
+    """The chunks of a matrix, converted and checked.
+
+    Parameters
+    ----------
+    first_row : int
+        Number that messages give the first row.
+
+    Raises
+    ------
+    DataError
+        For NaN, infinity, overflow, or a negative value (or zero), with its row and column.
+    """
+    row = first_row
+    for chunk in array.chunks:
+        block = np.ascontiguousarray(chunk, chunk.dtype.newbyteorder("="))
+        out = np.empty(block.shape, policy.dtype) if block.dtype != policy.dtype else block
+        fill(out, block, policy, DenseOrigin(name, row, 0))
+        yield out
+        row += len(block)
+
+
+def _npy(pipe: ReadAhead, name: str) -> Iterator[StreamArray]:
+    number = 0
+    while pipe.wait(1):
+        where = f"{name}, array {number}"
+        header = parse_header(_header_bytes(pipe, where), where)
+        dtype = matrix_of(header, where)
+        n_rows, n_features = header.shape
+        chunks = _columnwise(pipe, header, where) if header.fortran else _rowwise(pipe, header, where)
+        yield StreamArray(dtype, n_features, n_rows, chunks)
+        for _ in chunks:  # what the caller left of it
+            pass
+        number += 1
+
+
+def _header_bytes(pipe: ReadAhead, where: str) -> bytes:
+    start = pipe.take(10)
+    if start[6:7] not in (b"", b"\x01"):
+        start += pipe.take(2)
+    length = int.from_bytes(start[8:], "little")
+    return start if length > HEADER_LIMIT or start[:6] != b"\x93NUMPY" else start + pipe.take(length)
+
+
+def _rowwise(pipe: ReadAhead, header: Header, where: str) -> Iterator[Array]:
+    n_rows, n_features = header.shape
+    row_bytes = n_features * header.dtype.itemsize
+    most = max(1, CHUNK_BYTES // max(1, row_bytes))
+    done = 0
+    while done < n_rows and row_bytes:
+        raw = pipe.rows(row_bytes, min(most, n_rows - done))
+        if len(raw) < row_bytes:
+            raise _too_short(header, done * row_bytes + len(raw), where)
+        chunk = raw.view(header.dtype).reshape(-1, n_features)
+        done += len(chunk)
+        yield chunk
+
+
+def _columnwise(pipe: ReadAhead, header: Header, where: str) -> Iterator[Array]:
+    if header.data_bytes > WHOLE_BYTES:
+        raise DataError(
+            f"a column-major array of {header.data_bytes} bytes cannot be read row by row",
+            where=where,
+            hint="write it with numpy.ascontiguousarray(X), or name the file instead of -",
+        )
+    raw = pipe.take(header.data_bytes)
+    if len(raw) < header.data_bytes:
+        raise _too_short(header, len(raw), where)
+    yield np.frombuffer(raw, header.dtype).reshape(header.shape, order="F")
+
+
+def _too_short(header: Header, there: int, where: str) -> DataError:
+    return DataError(
+        f"truncated: {header.data_bytes} bytes expected for shape {header.shape}, {there} came",
+        where=where,
+        hint="look at the command that writes into the pipe",
+    )
+
+
+def _text(delimiter: str, pipe: ReadAhead, name: str) -> Iterator[StreamArray]:
+    rows = _parsed(_lines(pipe, name), delimiter, name)
+    first = next(rows, None)
+    if first is not None:
+        yield StreamArray(first.dtype, first.shape[1], None, _with_first(first, rows))
+
+
+def _with_first(first: Array, rest: Iterator[Array]) -> Iterator[Array]:
+    yield first
+    yield from rest
+
+
+def _lines(pipe: ReadAhead, name: str) -> Iterator[list[bytes]]:
+    """Whole lines, as many as are there."""
+    head = b""
+    while piece := pipe.some():
+        head += piece
+        cut = head.rfind(b"\n") + 1
+        if cut:
+            yield head[:cut].splitlines()
+            head = head[cut:]
+        elif len(head) > _LONGEST_LINE:
+            raise DataError("a line without end", where=name, hint="--input-format says what the stream holds")
+    if head:
+        yield [head]
+
+
+def _parsed(lines: Iterator[list[bytes]], delimiter: str, name: str) -> Iterator[Array]:
+    row, n_features = 0, 0
+    for some in lines:
+        filled = [line for line in some if line.strip()]
+        if not filled:
+            continue
+        chunk = _numbers(filled, delimiter, row, n_features, name)
+        row, n_features = row + len(chunk), chunk.shape[1]
+        yield chunk
+
+
+def _numbers(lines: list[bytes], delimiter: str, row: int, n_features: int, name: str) -> Array:
+    try:
+        text = [line.decode() for line in lines]
+        chunk = np.loadtxt(text, delimiter=delimiter, comments=None, ndmin=2, quotechar='"')
+    except ValueError:
+        chunk = np.empty((0, 0))
+    if len(chunk) != len(lines) or n_features not in (0, chunk.shape[1]):
+        raise _bad_line(lines, delimiter, row, n_features, name)
+    return chunk
+
+
+def _bad_line(lines: list[bytes], delimiter: str, row: int, n_features: int, name: str) -> DataError:
+    """Find the line and the field that is no number."""
+    for number, line in enumerate(lines, row):
+        fields = [field.strip().strip('"') for field in line.decode("utf-8", "replace").split(delimiter)]
+        n_features = n_features or len(fields)
+        for column, field in enumerate(fields):
+            if not _is_number(field):
+                return _no_number(field, number, column, name)
+        if len(fields) != n_features:
+            what = f"{len(fields)} fields where the lines before have {n_features}"
+            return DataError(what, where=f"{name}: row {number}", hint="look at that line, and at --input-format")
+    return DataError("lines that cannot be read", where=f"{name}: row {row}", hint="look at --input-format")
+
+
+def _no_number(field: str, row: int, column: int, name: str) -> DataError:
+    hints = {True: "drop a header line, as with 'tail -n +2'", False: "every field must hold a number"}
+    what = f"{field[:40]!r} is no number" if field else "an empty field"
+    return DataError(what, where=f"{name}: row {row}, column {column}", hint=hints[row == 0 and bool(field)])
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+FORMATS: dict[str, Callable[[ReadAhead, str], Iterator[StreamArray]]] = {
+    "npy": _npy,
+    "csv": partial(_text, ","),
+    "tsv": partial(_text, "\t"),
+}
