@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from nmfstream.core import nndsvd
+from nmfstream.core.blocks import row_bytes
 from nmfstream.core.parameters import Start
-from nmfstream.core.products import total
+from nmfstream.core.products import times_Ht, total
 from nmfstream.core.protocols import Batch, Executor, Problem, Stage
 from nmfstream.core.reduction import add_WtX
 from nmfstream.core.state import RunState, SolverState
@@ -31,7 +32,8 @@ from nmfstream.types import Array, Matrix, Runs
 
 SVD_INITS = ("nndsvd", "nndsvda", "nndsvdar")
 OVERSAMPLING = 10
-UNIT_BYTES = 32 << 20
+UNIT_BYTES = 8 << 20
+"""Bytes of X a step of the stages, but a whole batch at least."""
 Generator = dict[str, Any]
 
 
@@ -81,6 +83,8 @@ class Initialization:
     problem : Problem
     n_components : int
     start : Start
+    batch_size : int
+        Rows a step of the passes that follow.
 
     Raises
     ------
@@ -88,8 +92,9 @@ class Initialization:
         For an SVD of more components than the shape has, or a custom start without H.
     """
 
-    def __init__(self, problem: Problem, n_components: int, start: Start) -> None:
+    def __init__(self, problem: Problem, n_components: int, start: Start, batch_size: int) -> None:
         self.problem, self.n_components, self.start = problem, n_components, start
+        self.batch_size = batch_size
         self.init = resolve(start.init, problem, n_components)
         if self.init == "custom" and start.H is None:
             raise UsageError("init='custom' needs H", hint="give the components to begin with")
@@ -137,12 +142,8 @@ class Initialization:
 
     @property
     def unit(self) -> int:
-        """Rows a step of the stages: some 32 MB."""
-        itemsize = self.problem.dtype.itemsize
-        n = max(1, self.problem.n_samples or 1)
-        nnz = self.problem.nnz
-        width = self.problem.n_features * itemsize if nnz is None else nnz / n * (itemsize + 4)
-        return max(64, int(UNIT_BYTES / max(1.0, width)) // 2048 * 2048) if width else n
+        """Rows a step of the stages: whole batches of the passes, about `UNIT_BYTES` of them."""
+        return self.batch_size * max(1, int(UNIT_BYTES / max(1.0, self.batch_size * row_bytes(self.problem))))
 
     def scale(self, state: InitState, generator: Generator | None) -> None:
         """Give the drawn H its scale sqrt(mean(X) / k)."""
@@ -177,7 +178,7 @@ class Initialization:
     def from_rows(self, run: RunState, batch: Batch, executor: Executor) -> None:
         """Initialise from these rows alone, as if they were all (streams and ``partial_fit``)."""
         problem = Problem(batch.n_rows, *self.problem[1:3], batch.X.nnz if self.problem.sparse else None)  # type: ignore[union-attr]
-        own = Initialization(problem, self.n_components, self.start)
+        own = Initialization(problem, self.n_components, self.start, batch.n_rows)
         sub = RunState(type(run.solver)())
         assert isinstance(sub.solver, InitState)
         sub.random_state = own.begin(sub.solver)
@@ -185,6 +186,7 @@ class Initialization:
             stage = make(sub)
             stage.step(batch, executor)
             stage.finish(executor)
+            sub.stage += 1
         if own.init in ("random", "nndsvdar"):
             sub.random_state = own.rows_of_W(sub, batch, executor)[1]
         run.random_state, run.solver.H = sub.random_state, sub.solver.H
@@ -389,10 +391,4 @@ def restored(state: Generator | None) -> np.random.RandomState:
 
 def _times(X: Matrix, T: Array | None) -> Array:
     assert T is not None
-    return np.asarray(_product(X, T))
-
-
-def _product(X: Matrix, T: Array) -> Array:
-    from nmfstream.core.products import times_Ht
-
     return times_Ht(X, T.T)

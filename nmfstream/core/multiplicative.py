@@ -19,11 +19,11 @@ from nmfstream.core.convergence import MAX_ITER, StoppingRule, relative_change
 from nmfstream.core.initialization import Initialization, InitState
 from nmfstream.core.losses import Fixed, Loss, Statistics, make_loss
 from nmfstream.core.mu_rows import RowUpdate, flat_start, solve_rows
-from nmfstream.core.parameters import Objective, Parameters, Penalties
+from nmfstream.core.parameters import Objective, Parameters, Penalties, Schedule
 from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
 from nmfstream.core.reduction import by_stripes, columns, stripes
 from nmfstream.core.state import PassRecord, RunState
-from nmfstream.types import Array, Matrix, Runs
+from nmfstream.types import Array, Runs
 
 TINY = float(np.finfo(np.float64).eps)
 COMPILED_WORK = 30_000_000
@@ -40,6 +40,8 @@ class MuState(InitState):
         H^(1/γ) is A / B; of H's shape and type.
     smoothed_cost, least_cost : float or None
     no_improvement : int
+    batch_cost : float
+        Mean cost of a row of the last batch, before its update of H.
     pass_cost, pass_change : float
         Sum of the batches' costs, and H before the pass, for the history.
     """
@@ -50,6 +52,7 @@ class MuState(InitState):
     smoothed_cost: float | None = None
     least_cost: float | None = None
     no_improvement: int = 0
+    batch_cost: float = float("nan")
     pass_cost: float = 0.0
     pass_rows: int = 0
     pass_change: float = 0.0
@@ -201,9 +204,9 @@ class MiniBatchMU:
         objective = parameters.objective
         compiled = is_compiled(problem, objective.n_components)
         self.model = MuModel(objective, problem.n_features, problem.dtype, compiled)
-        self.initialization = Initialization(problem, objective.n_components, parameters.start)
         schedule = parameters.schedule
         self.batch_size = min(schedule.batch_size, problem.n_samples or schedule.batch_size)
+        self.initialization = Initialization(problem, objective.n_components, parameters.start, self.batch_size)
         self.rho = forgetting(schedule.forget_factor, schedule.batch_size, problem.n_samples)
         self.rule = StoppingRule(schedule.tol, schedule.max_no_improvement, problem.n_samples)
 
@@ -289,7 +292,7 @@ class MuPass:
         run, rule = self._state, self._solver.rule
         state = _mu(run)
         run.n_steps += 1
-        run.loss = cost
+        run.loss = state.batch_cost = cost
         state.pass_cost, state.pass_rows = state.pass_cost + cost * n_rows, state.pass_rows + n_rows
         assert state.H is not None
         change = relative_change(state.H, before)
@@ -321,10 +324,10 @@ def begin_updates(state: MuState, model: MuModel) -> None:
 
 
 def partial_step(
-    model: MuModel, run: RunState, X: Matrix, rows_a_block: int, schedule: Any, rho: float, executor: Executor
+    model: MuModel, run: RunState, batch: Batch, schedule: Schedule, rho: float, executor: Executor
 ) -> None:
     """One step of ``partial_fit``: W solved anew on this chunk, H updated, nothing monitored."""
-    state, batch = _mu(run), Batch(0, X, rows_a_block)
+    state = _mu(run)
     begin_updates(state, model)
     assert state.H is not None
     blocks, fixed = batch.blocks(), model.loss.fix(state.H)

@@ -12,6 +12,14 @@ SOLVERS: dict[str, str] = {
     "mu": "nmfstream.core.multiplicative:MiniBatchMU",
 }
 
+AUTO: dict[float, str] = {2.0: "hals", 1.0: "newton"}
+"""What ``auto`` means for a β; any other: accumulated."""
+
+
+def resolve(name: str, beta: float) -> str:
+    """The solver that `name` means for this β."""
+    return AUTO.get(float(beta), "accumulated") if name == "auto" else name
+
 
 def make_solver(name: str, problem: Problem, parameters: Parameters) -> Solver:
     """The solver called `name`.

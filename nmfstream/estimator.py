@@ -1,0 +1,383 @@
+"""`MiniBatchNMF`: scikit-learn's estimator over this package's engine, without scikit-learn."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from nmfstream.core.blocks import block_rows
+from nmfstream.core.initialization import Initialization, restored
+from nmfstream.core.multiplicative import MuModel, MuState, forgetting, is_compiled, partial_step
+from nmfstream.core.parameters import BETA_NAMES, Objective, Parameters, Schedule, Start
+from nmfstream.core.protocols import Executor
+from nmfstream.core.solvers import make_solver
+from nmfstream.core.state import RunState
+from nmfstream.errors import UsageError
+from nmfstream.estimator_base import Estimator, in_container, known_as
+from nmfstream.estimator_checks import check_custom, check_matrix, check_non_negative, check_parameters, least
+from nmfstream.estimator_engine import executor_for, one_batch, problem_of
+from nmfstream.estimator_verbose import narrator
+from nmfstream.run.sources import MemorySource
+from nmfstream.run.stages import Hooks, MemoryW, run_stages
+from nmfstream.types import Array, Matrix
+
+
+class MiniBatchNMF(Estimator):
+    """Mini-batch non-negative matrix factorization X ≈ WH.
+
+    Parameters, attributes and results are those of ``sklearn.decomposition.MiniBatchNMF``, and `solver` besides.
+
+    Parameters
+    ----------
+    n_components : int, "auto" or None, default="auto"
+        None: n_features; "auto": that of a custom H, else n_features.
+    init : {"random", "nndsvd", "nndsvda", "nndsvdar", "custom"} or None
+        None: "nndsvda" where n_components <= min(n_samples, n_features), else "random".
+    batch_size : int
+        Rows between two updates of H.
+    beta_loss : float or {"frobenius", "kullback-leibler", "itakura-saito"}
+    tol : float
+        Relative change of H (and of W in solves for W) that ends a run; 0: never.
+    max_no_improvement : int or None
+        Batches without improvement of the smoothed cost that end a run.
+    max_iter : int
+        Most passes over the data.
+    alpha_W, alpha_H : float
+        Strength of the penalties, which n_features and n_samples scale; alpha_H may be "same".
+    l1_ratio : float
+        Share of the L1 norm in them.
+    forget_factor : float
+        Weight of the past after one pass (``partial_fit``: after one batch of `batch_size` rows).
+    fresh_restarts : bool
+        Solve W of each batch from scratch.
+    fresh_restarts_max_iter, transform_max_iter : int
+        Most multiplicative steps of such solves in fit and in transform (None: `max_iter`).
+    random_state : int, RandomState or None
+    verbose : int
+    solver : {"mu", "hals"}
+        "hals" (Frobenius only) needs few passes; `batch_size` then counts for the first of them.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features)
+    n_components_, n_features_in_, n_iter_, n_steps_ : int
+    reconstruction_err_ : float
+        Square root of twice the divergence of X and WH.
+    feature_names_in_ : ndarray of str
+        Where X was a data frame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nmfstream import MiniBatchNMF
+    >>> X = np.array([[1.0, 1], [2, 1], [3, 1.2], [4, 1], [5, 0.8], [6, 1]])
+    >>> model = MiniBatchNMF(n_components=2, init="random", random_state=0)
+    >>> model.fit_transform(X).shape
+    (6, 2)
+    """
+
+    def __init__(
+        self,
+        n_components: Any = "auto",
+        *,
+        init: str | None = None,
+        batch_size: int = 1024,
+        beta_loss: Any = "frobenius",
+        tol: float = 1e-4,
+        max_no_improvement: int | None = 10,
+        max_iter: int = 200,
+        alpha_W: float = 0.0,
+        alpha_H: Any = "same",
+        l1_ratio: float = 0.0,
+        forget_factor: float = 0.7,
+        fresh_restarts: bool = False,
+        fresh_restarts_max_iter: int = 30,
+        transform_max_iter: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+        solver: str = "mu",
+    ) -> None:
+        self.n_components = n_components
+        self.init = init
+        self.batch_size = batch_size
+        self.beta_loss = beta_loss
+        self.tol = tol
+        self.max_no_improvement = max_no_improvement
+        self.max_iter = max_iter
+        self.alpha_W = alpha_W
+        self.alpha_H = alpha_H
+        self.l1_ratio = l1_ratio
+        self.forget_factor = forget_factor
+        self.fresh_restarts = fresh_restarts
+        self.fresh_restarts_max_iter = fresh_restarts_max_iter
+        self.transform_max_iter = transform_max_iter
+        self.random_state = random_state
+        self.verbose = verbose
+        self.solver = solver
+
+    def fit(self, X: Any, y: Any = None, **params: Any) -> MiniBatchNMF:
+        """Learn the components.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : ignored
+        **params
+            W and H, as `fit_transform` takes them.
+        """
+        self._fit(X, **params)
+        return self
+
+    @in_container
+    def fit_transform(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> Array:
+        """Learn the components and return W.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : ignored
+        W, H : ndarray, optional
+            Where to begin, with ``init="custom"``; they are changed in place.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+        """
+        learned: Array = self._fit(X, W, H)
+        return learned
+
+    def _fit(self, X: Any, W: Any = None, H: Any = None) -> Array:
+        check_parameters(self)
+        X = check_matrix(self, X, reset=True)
+        check_non_negative(X, "MiniBatchNMF (input X)")
+        self._check_zeros(X)
+        W, H = self._begin(X, W, H)
+        problem = problem_of(X)
+        solver = make_solver(self.solver, problem, self._parameters(H))
+        with executor_for(X, self._n_components) as executor:
+            state = solver.start()
+            carried = MemoryW(problem.n_samples or 0, self._n_components, problem.dtype, W)
+            size = block_rows(problem, self._n_components, self._batch_size)
+            hooks = Hooks(narrator(self, problem)) if self.verbose else None
+            run_stages(solver, state, MemorySource(X), executor, size, carried, hooks)
+            self._keep(state, H)
+            W = self._final_W(X, carried.W, executor)
+            self.reconstruction_err_ = self._error(X, W, executor)
+        self._warn()
+        return W
+
+    def _keep(self, state: RunState, H: Array | None) -> None:
+        """Take over what a run learned; a custom H is the one that changes, as in scikit-learn."""
+        assert state.solver.H is not None
+        learned = state.solver.H
+        if H is not None:
+            H[...] = learned
+        self.components_ = learned if H is None else H
+        self.n_components_ = len(learned)
+        self.n_iter_, self.n_steps_ = state.n_iter, state.n_steps
+        self._run = state
+        self._give_back(state)
+
+    def _give_back(self, state: RunState) -> None:
+        """Leave a generator that is not ours (given, or numpy's global one) where the draws ended."""
+        if state.random_state is not None and isinstance(self.random_state, np.random.RandomState | None):
+            generator = Start(random_state=self.random_state).generator()
+            generator.set_state(restored(state.random_state).get_state(legacy=False))
+
+    def _final_W(self, X: Matrix, W: Array, executor: Executor) -> Array:
+        if self.solver == "hals":
+            return self._solve_each_row(X, executor)
+        return self._solve_W(X, executor) if self.fresh_restarts else W
+
+    def _solve_W(self, X: Matrix, executor: Executor) -> Array:
+        model, batch = self._model(X), one_batch(X, self._n_components)
+        fixed = model.loss.fix(np.ascontiguousarray(self.components_, X.dtype))
+        return model.solve(batch.blocks(), fixed, self.tol, self._transform_max_iter, executor)
+
+    def _solve_each_row(self, X: Matrix, executor: Executor) -> Array:
+        from nmfstream.estimator_hals import solve_each_row
+
+        return solve_each_row(X, self.components_, self._objective(), executor)
+
+    def _error(self, X: Matrix, W: Array, executor: Executor) -> float:
+        model, batch = self._model(X), one_batch(X, self._n_components)
+        fixed = model.loss.fix(np.ascontiguousarray(self.components_))
+        return math.sqrt(2.0 * max(0.0, model.divergence(batch.blocks(), W, fixed, executor)))
+
+    def _warn(self) -> None:
+        if self.n_iter_ == self.max_iter and self.tol > 0 and self.solver == "mu":
+            warnings.warn(
+                f"Maximum number of iterations {self.max_iter} reached. Increase it to improve convergence.",
+                known_as("ConvergenceWarning"),
+                stacklevel=4,
+            )
+
+    def partial_fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> MiniBatchNMF:
+        """Learn from one chunk of rows: W solved for it, then one update of the components.
+
+        The first chunk fixes the number of rows that `forget_factor` relates to.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : ignored
+        W, H : ndarray, optional
+            Where to begin, with ``init="custom"``, at the first call.
+        """
+        check_parameters(self)
+        fitted = hasattr(self, "components_")
+        X = check_matrix(self, X, reset=not fitted)
+        check_non_negative(X, "MiniBatchNMF (input X)" if fitted else "NMF initialization")
+        with executor_for(X, self._guess_components(X, H)) as executor:
+            if not fitted:
+                self._first_chunk(X, W, H, executor)
+            self._run.solver.H = np.ascontiguousarray(self.components_)
+            if self.solver == "hals":
+                from nmfstream.estimator_hals import partial_fit_hals
+
+                partial_fit_hals(self._run, X, self._objective(), self._rho, executor)
+            else:
+                batch = one_batch(X, self._n_components)
+                partial_step(self._model(X), self._run, batch, self._schedule(), self._rho, executor)
+        self.components_[...] = self._run.solver.H
+        self.n_components_, self.n_steps_ = len(self.components_), self._run.n_steps
+        return self
+
+    def _guess_components(self, X: Matrix, H: Any) -> int:
+        known = getattr(self, "_n_components", self.n_components)
+        return known if isinstance(known, int) else len(H) if hasattr(H, "__len__") else X.shape[1]
+
+    def _first_chunk(self, X: Matrix, W: Any, H: Any, executor: Executor) -> None:
+        W, H = self._begin(X, W, H)
+        run = RunState(MuState())
+        if H is not None:
+            self.components_ = H
+        else:
+            start = self._parameters(None).start
+            owner = Initialization(problem_of(X), self._n_components, start, X.shape[0])
+            owner.from_rows(run, one_batch(X, self._n_components), executor)
+            assert run.solver.H is not None
+            self.components_ = run.solver.H
+            self._give_back(run)
+        self._run = run
+
+    @in_container
+    def transform(self, X: Any) -> Array:
+        """W for these rows and the learned components.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+        """
+        self._check_fitted()
+        X = check_matrix(self, X, reset=False)
+        check_non_negative(X, "MiniBatchNMF.transform (input X)")
+        with executor_for(X, self._n_components) as executor:
+            if self.solver == "hals":
+                return self._solve_each_row(X, executor)
+            return self._solve_W(X, executor)
+
+    def inverse_transform(self, X: Any) -> Array:
+        """Data of the original shape: W times the components.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_components)
+            W.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+        """
+        self._check_fitted()
+        return np.asarray(X @ self.components_)
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """See `Estimator.get_feature_names_out`."""
+        self._check_fitted()
+        prefix = type(self).__name__.lower()
+        return np.asarray([f"{prefix}{i}" for i in range(len(self.components_))], dtype=object)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.components_)
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "components_"):
+            name = type(self).__name__
+            raise known_as("NotFittedError")(
+                f"This {name} instance is not fitted yet. Call 'fit' with appropriate arguments before using "
+                "this estimator."
+            )
+
+    def _check_zeros(self, X: Matrix) -> None:
+        if self._beta() <= 0 and least(X) == 0:
+            raise ValueError(
+                "When beta_loss <= 0 and X contains zeros, the solver may diverge. Please add small values to X, "
+                "or use a positive beta_loss."
+            )
+
+    def _begin(self, X: Matrix, W: Any, H: Any) -> tuple[Array | None, Array | None]:
+        """Settle sizes and rates; check the custom start."""
+        n, m = X.shape
+        k = self.n_components
+        self._n_components = m if k is None else k
+        if self.init == "custom":
+            free = None if k == "auto" else self._n_components
+            H = check_custom(H, (free, m), "NMF (input H)")
+            W = check_custom(W, (n, free), "NMF (input W)")
+            self._n_components = H.shape[0]
+            if H.dtype != X.dtype or W.dtype != X.dtype:
+                raise TypeError(
+                    f"H and W should have the same dtype as X. Got H.dtype = {H.dtype} and W.dtype = {W.dtype}."
+                )
+        elif W is not None or H is not None:
+            warnings.warn(
+                "When init!='custom', provided W or H are ignored. Set  init='custom' to use them as initialization.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        if self._n_components == "auto":
+            self._n_components = m
+        self._n_components = int(self._n_components)
+        self._batch_size = min(self.batch_size, n)
+        self._rho = forgetting(self.forget_factor, self.batch_size, n)
+        self._transform_max_iter = self.max_iter if self.transform_max_iter is None else self.transform_max_iter
+        if self.solver == "hals" and self._beta() != 2:
+            raise UsageError("solver='hals' needs beta_loss='frobenius'", hint="use solver='mu'")
+        return (W, H) if self.init == "custom" else (None, None)
+
+    def _beta(self) -> float:
+        return float(BETA_NAMES[self.beta_loss] if isinstance(self.beta_loss, str) else self.beta_loss)
+
+    def _objective(self) -> Objective:
+        alpha_H = self.alpha_W if self.alpha_H == "same" else self.alpha_H
+        return Objective(self._n_components, self._beta(), float(self.alpha_W), float(alpha_H), float(self.l1_ratio))
+
+    def _schedule(self) -> Schedule:
+        return Schedule(
+            batch_size=int(self.batch_size),
+            max_iter=int(self.max_iter),
+            tol=float(self.tol),
+            max_no_improvement=self.max_no_improvement,
+            forget_factor=float(self.forget_factor) if self.solver == "mu" else None,
+            fresh_restarts=bool(self.fresh_restarts),
+            fresh_restarts_max_iter=int(self.fresh_restarts_max_iter),
+            transform_max_iter=self.transform_max_iter,
+        )
+
+    def _parameters(self, H: Array | None) -> Parameters:
+        return Parameters(self._objective(), self._schedule(), Start(self.init, self.random_state, H))
+
+    def _model(self, X: Matrix) -> MuModel:
+        problem = problem_of(X)
+        return MuModel(
+            self._objective(), problem.n_features, problem.dtype, is_compiled(problem, self._n_components)
+        )

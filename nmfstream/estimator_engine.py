@@ -1,0 +1,72 @@
+"""The engine on a matrix in memory: executors that live as long as the process, blocks, whole solves."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from nmfstream.core.blocks import block_rows
+from nmfstream.core.protocols import Batch, Executor, Problem
+from nmfstream.run.executors import Pool, SerialExecutor, ThreadExecutor
+from nmfstream.run.workers import n_threads
+from nmfstream.types import CSR, Matrix
+
+SERIAL_WORK = 2_000_000
+"""Cells (nonzeros) times components up to which threads cost more than they bring."""
+
+_lock = threading.Lock()
+_limits: list[Any] = []
+
+
+@cache
+def _blas() -> Any:
+    # Both libraries are loaded before they are looked for.
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+@cache
+def _pool(process: int) -> Pool:
+    return Pool(n_threads(None))
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """BLAS on one thread while any call of ours runs; what was set before comes back after the last."""
+    with _lock:
+        _limits.append(_blas().limit(limits=1) if not _limits else None)
+    try:
+        yield
+    finally:
+        with _lock:
+            # The first to come set the limit; it is at the bottom, so that the last to go lifts it.
+            if (limit := _limits.pop()) is not None:
+                limit.restore_original_limits()
+
+
+@contextmanager
+def executor_for(X: Matrix, n_components: int) -> Iterator[Executor]:
+    """Where the blocks of X are mapped; the results are the same on every executor."""
+    cells = X.nnz if isinstance(X, CSR) else X.shape[0] * X.shape[1]
+    with one_blas_thread():
+        if cells * n_components <= SERIAL_WORK:
+            yield SerialExecutor()
+        else:
+            yield ThreadExecutor(_pool(os.getpid()))
+
+
+def problem_of(X: Matrix) -> Problem:
+    """What X is like."""
+    n, m = X.shape
+    return Problem(n, m, X.dtype, X.nnz if isinstance(X, CSR) else None)
+
+
+def one_batch(X: Matrix, n_components: int) -> Batch:
+    """All rows as one batch."""
+    return Batch(0, X, block_rows(problem_of(X), n_components, X.shape[0]))
