@@ -6,12 +6,14 @@ import errno
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from nmfstream.errors import AccessDeniedError, DataError, InputAbsentError, NmfstreamError, StorageError
 from nmfstream.types import Array
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
 PIECE = 2 << 20
 """Bytes of one positioned read of contiguous data: large enough for the disk, small enough for the cache."""
@@ -68,7 +70,7 @@ class PreadFile:
             The file ends before the buffer is full.
         StorageError
         """
-        view = memoryview(buffer).cast("B")
+        view = octets(buffer).data
         done = 0
         while done < len(view):
             n = self._read_some(view[done:], offset + done)
@@ -98,6 +100,49 @@ class PreadFile:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+class MemoryFile:
+    """Bytes that stand in for a `PreadFile`."""
+
+    def __init__(self, content: Buffer, name: str) -> None:
+        self._content, self.path, self.size = memoryview(content), Path(name), len(content)
+
+    def read_into(self, buffer: Any, offset: int) -> None:
+        """See `PreadFile`."""
+        target = octets(buffer)
+        target[:] = np.frombuffer(self._content[offset : offset + target.nbytes], np.uint8)
+
+    def read(self, size: int, offset: int) -> bytes:
+        """See `PreadFile`."""
+        return bytes(self._content[offset : offset + size])
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class ByteFile(Protocol):
+    """What a flat array is read from."""
+
+    size: int
+
+    def read_into(self, buffer: Any, offset: int) -> None:
+        """Fill `buffer` with the bytes at `offset`."""
+        ...
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Up to `size` bytes at `offset`."""
+        ...
+
+    def close(self) -> None:
+        """Idempotent."""
+        ...
+
+
+def octets(buffer: Any) -> Array:
+    """The bytes of a C-contiguous buffer of any type, empty ones too, as a view."""
+    array = buffer if isinstance(buffer, np.ndarray) else np.frombuffer(buffer, np.uint8)
+    return array.reshape(-1).view(np.uint8)
 
 
 class _Buffers(threading.local):

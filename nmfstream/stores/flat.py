@@ -9,7 +9,7 @@ import numpy as np
 
 from nmfstream.errors import DataError
 from nmfstream.stores.arrays import Box, Layout
-from nmfstream.stores.files import PIECE, PreadFile, scratch
+from nmfstream.stores.files import PIECE, ByteFile, scratch
 from nmfstream.types import Array
 
 SEGMENT = 4 << 10
@@ -24,7 +24,7 @@ class FlatSource:
 
     Parameters
     ----------
-    file : PreadFile
+    file : ByteFile
         Closed with the source.
     offset : int
     shape : tuple of int
@@ -34,7 +34,7 @@ class FlatSource:
         For messages.
     """
 
-    def __init__(self, file: PreadFile, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
+    def __init__(self, file: ByteFile, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
         self._file, self._offset, self._stored, self._name = file, offset, dtype, name
         self.shape = shape
         self.dtype = dtype.newbyteorder("=")

@@ -12,6 +12,7 @@ import h5py
 
 from nmfstream.errors import DataError, NmfstreamError, StorageError
 from nmfstream.stores.files import PreadFile, translate
+from nmfstream.stores.probe import probe
 
 log = logging.getLogger("nmfstream")
 
@@ -33,6 +34,7 @@ class HDF5File:
         self.path = path
         self.raw = PreadFile(path)
         try:
+            probe(path)
             self.h5: Any = _open(path, self.raw)
         except BaseException:
             self.raw.close()

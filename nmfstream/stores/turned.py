@@ -10,14 +10,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nmfstream.errors import DataError
 from nmfstream.stores.arrays import ArraySource, digest
 from nmfstream.stores.base import Reader
-from nmfstream.stores.checks import EntryOrigin, check_indptr, fill_indices
+from nmfstream.stores.checks import check_indptr, fill_indices
 from nmfstream.stores.flat import FlatSource
 from nmfstream.stores.protocols import Opening, ReadPolicy
 from nmfstream.stores.sparse import WINDOW, SparseReader, check_bounds, check_parts, read_vector
@@ -58,7 +59,6 @@ class TurnedReader(Reader):
         *,
         feature_names: Sequence[str] | None = None,
     ) -> None:
-        check_parts(data, indices, indptr, shape, name, compressed=1)
         self.data, self.indices, self.bounds = data, indices, indptr
         self.name, self.shape, self.dtype = name, shape, data.dtype
         self.nnz: int = data.shape[0]
@@ -68,6 +68,19 @@ class TurnedReader(Reader):
         self._opening = opening
         self._lock = threading.Lock()
         self._rows: SparseReader | None = None
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        check_parts(self.data, self.indices, self.bounds, self.shape, self.name, compressed=1)
+
+    def column_numbers(self, step: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Columns of all entries in stored order, at most `step` at a time, each with the first entry's number."""
+        for left in range(0, self.shape[1], WINDOW):
+            bounds = read_vector(self.bounds, left, min(left + WINDOW, self.shape[1]) + 1)
+            check_indptr(bounds, self.nnz, self.name)
+            for low in range(int(bounds[0]), int(bounds[-1]), step):
+                entries = np.arange(low, min(low + step, int(bounds[-1])))
+                yield low, np.searchsorted(bounds, entries, side="right") - 1 + left
 
     def check(self) -> None:
         """See `RowReader`."""
@@ -136,31 +149,18 @@ class _Turn:
 
     def _records(self) -> Iterator[tuple[Array, Array]]:
         """Entries in stored order, with the bucket of each."""
-        bounds_of, n_columns = self.columns.bounds, self.columns.shape[1]
-        for left in range(0, n_columns, WINDOW):
-            bounds = read_vector(bounds_of, left, min(left + WINDOW, n_columns) + 1)
-            check_indptr(bounds, self.nnz, self.columns.name)
-            for low in range(int(bounds[0]), int(bounds[-1]), self.step):
-                yield self._piece(low, min(low + self.step, int(bounds[-1])), bounds, left)
+        for low, columns in self.columns.column_numbers(self.step):
+            high = low + len(columns)
+            rows = self._row_numbers(low, high)
+            records = np.empty(high - low, self.record)
+            records["row"], records["column"] = rows % self.span, columns
+            values = records["value"]
+            for box in self.columns.data.boxes((low,), (high,)):
+                values[box.low[0] - low : box.high[0] - low] = self.columns.data.load(box)
+            yield records, rows // self.span
 
-    def _piece(self, low: int, high: int, bounds: NDArray[np.int64], left: int) -> tuple[Array, Array]:
-        rows = self._row_numbers(low, high, bounds, left)
-        records = np.empty(high - low, self.record)
-        records["row"] = rows % self.span
-        records["column"] = np.searchsorted(bounds, np.arange(low, high), side="right") - 1 + left
-        values = records["value"]
-        for box in self.columns.data.boxes((low,), (high,)):
-            values[box.low[0] - low : box.high[0] - low] = self.columns.data.load(box)
-        return records, rows // self.span
-
-    def _row_numbers(self, low: int, high: int, bounds: NDArray[np.int64], left: int) -> NDArray[np.int64]:
-        rows = np.empty(high - low, np.int64)
-        source = self.columns.indices
-        for box in source.boxes((low,), (high,)):
-            target = rows[box.low[0] - low : box.high[0] - low]
-            origin = _ColumnOrigin(self.columns.name, box.low[0], bounds, left, source.label(box))
-            fill_indices(target, source.load(box), self.columns.shape[0], origin, "row")
-        return rows
+    def _row_numbers(self, low: int, high: int) -> NDArray[np.int64]:
+        return checked_indices(self.columns.indices, low, high, self.columns.shape[0], self.columns.name, "row")
 
     def _deal(self, records: Array, buckets: Array) -> None:
         order = np.argsort(buckets, kind="stable")
@@ -221,12 +221,68 @@ class _Kept(FlatSource):
         self._close()
 
 
-class _ColumnOrigin(EntryOrigin):
-    """Origin of entries that are compressed by columns."""
+class _Entry(NamedTuple):
+    """Origin of entries whose row is not known yet."""
+
+    name: str
+    first: int
+    chunk: str
 
     def where(self, index: tuple[int, ...]) -> str:
         """See `Origin`."""
-        entry = self.offset + index[0]
-        column = self.first_row + int(np.searchsorted(self.indptr, entry, side="right")) - 1
-        place = f"{self.name}: column {column}, stored entry {entry}"
+        place = f"{self.name}: stored entry {self.first + index[0]}"
         return f"{place}, {self.chunk}" if self.chunk else place
+
+
+def checked_indices(source: ArraySource, low: int, high: int, limit: int, name: str, axis: str) -> NDArray[np.int64]:
+    """Entries ``low:high`` of an array of row or column numbers.
+
+    Raises
+    ------
+    DataError
+        One is not in ``[0, limit)``.
+    """
+    out = np.empty(high - low, np.int64)
+    for box in source.boxes((low,), (high,)):
+        target = out[box.low[0] - low : box.high[0] - low]
+        fill_indices(target, source.load(box), limit, _Entry(name, box.low[0], source.label(box)), axis)
+    return out
+
+
+class CoordinateReader(TurnedReader):
+    """A `RowReader` over rows, columns and values of single entries (COO).
+
+    Parameters
+    ----------
+    data, rows, columns : ArraySource
+        Of one dimension and one length.
+    shape, name, opening
+        As in `TurnedReader`.
+    """
+
+    def __init__(
+        self,
+        data: ArraySource,
+        rows: ArraySource,
+        columns: ArraySource,
+        shape: tuple[int, int],
+        name: str,
+        opening: Opening,
+    ) -> None:
+        super().__init__(data, rows, columns, shape, name, opening)
+
+    def _check_parts(self) -> None:
+        if len({self.data.shape, self.indices.shape, self.bounds.shape}) != 1:
+            lengths = f"{self.indices.shape[0]} rows, {self.bounds.shape[0]} columns, {self.nnz} values"
+            raise DataError(lengths, where=self.name, hint="the sparse structure is damaged: write the store again")
+
+    def check(self) -> None:
+        """See `RowReader`."""
+        for source in (self.bounds, self.indices, self.data):
+            source.check()
+
+    def column_numbers(self, step: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """See `TurnedReader`."""
+        for low in range(0, self.nnz, step):
+            high = min(low + step, self.nnz)
+            yield low, checked_indices(self.bounds, low, high, self.shape[1], self.name, "column")
