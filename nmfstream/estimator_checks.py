@@ -22,7 +22,7 @@ class Rule(NamedTuple):
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
+    return isinstance(value, numbers.Integral)
 
 
 def _int_from(low: int) -> Rule:
