@@ -18,6 +18,20 @@ SEGMENT = 4 << 10
 EVIDENCE = 1 << 10
 """Bytes of each sample of the data in a fingerprint."""
 
+SAMPLES = 64
+"""Samples that a fingerprint takes of data that are too large to be hashed whole."""
+
+WHOLE = 1 << 20
+"""Stored bytes up to which all of them go into a fingerprint."""
+
+
+def sampled(size: int) -> list[tuple[int, int]]:
+    """(offset, length) of what a fingerprint reads of `size` bytes: all, or places spread evenly."""
+    if size <= WHOLE:
+        return [(0, size)]
+    last = size - EVIDENCE
+    return [(last * i // (SAMPLES - 1), EVIDENCE) for i in range(SAMPLES)]
+
 
 class FlatSource:
     """A C-ordered array of one or two dimensions at an offset of a file. See `ArraySource`.
@@ -81,10 +95,8 @@ class FlatSource:
         return ""
 
     def evidence(self) -> bytes:
-        """Beginning, end and sixteen places between."""
-        last = max(0, self.stored_bytes - EVIDENCE)
-        places = sorted({last * i // 17 for i in range(18)})
-        return b"".join(self._file.read(min(EVIDENCE, self.stored_bytes), self._offset + at) for at in places)
+        """All of a small array, samples of a large one."""
+        return b"".join(self._file.read(size, self._offset + at) for at, size in sampled(self.stored_bytes))
 
     def close(self) -> None:
         """See `ArraySource`."""

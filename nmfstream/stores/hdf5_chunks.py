@@ -16,12 +16,15 @@ from nmfstream.errors import DataError
 from nmfstream.stores.arrays import Box, Layout, Shared, cell_of, grid, whole_cell
 from nmfstream.stores.files import PIECE, scratch
 from nmfstream.stores.filters import Damaged, Pipeline
-from nmfstream.stores.flat import EVIDENCE
+from nmfstream.stores.flat import EVIDENCE, SAMPLES, WHOLE
 from nmfstream.stores.hdf5_file import HDF5File
 from nmfstream.types import Array
 
 GRID_LIMIT = 1 << 28
 """Cells of a grid whose table fits in memory."""
+
+FEW = 8
+"""Boxes that a fingerprint decodes of a large dataset that only the library reads."""
 
 ABSENT = np.uint64(2**64 - 1)
 
@@ -124,13 +127,10 @@ class LibrarySource(HDF5Source):
         return f"chunk {cell_of(box, self.chunks)}" if self._dataset.chunks else f"from {box.low}"
 
     def evidence(self) -> bytes:
-        """First and last values, and the stored size."""
-        last = tuple(max(0, n - 1) for n in self.shape)
-        corners = [(0,) * len(last), last]
-        if not math.prod(self.shape):
-            return b""
-        values = b"".join(self.load(Box(at, tuple(i + 1 for i in at))).tobytes() for at in corners)
-        return self.stored_bytes.to_bytes(8, "little") + values
+        """Values of all boxes of a small dataset, of a few of a large one."""
+        boxes = self.boxes((0,) * len(self.shape), self.shape) if math.prod(self.shape) else []
+        few = 1 if self.stored_bytes <= WHOLE else max(1, len(boxes) // FEW)
+        return self.stored_bytes.to_bytes(8, "little") + b"".join(self.load(box).tobytes() for box in boxes[::few])
 
 
 class ChunkedSource(HDF5Source):
@@ -266,13 +266,13 @@ class ChunkedSource(HDF5Source):
         return f"chunk {cell_of(box, self.chunks)}"
 
     def evidence(self) -> bytes:
-        """Stored sizes of all chunks, and the first and last bytes of some of them."""
+        """Stored sizes of all chunks, and bytes of some of them (of all in a small dataset)."""
         table = self._index()
         present = np.flatnonzero(table.address != ABSENT)
-        picked = present[np.unique(np.linspace(0, len(present) - 1, min(len(present), 16)).astype(int))]
-        ends: list[bytes] = []
-        for i in picked:
+        parts = [table.size.tobytes()]
+        count = len(present) if self.stored_bytes <= WHOLE else min(len(present), SAMPLES)
+        for i in present[np.linspace(0, len(present) - 1, count).astype(int)]:
             address, size = int(table.address[i]), int(table.size[i])
-            span = min(EVIDENCE, size)
-            ends += [self._file.raw.read(span, address), self._file.raw.read(span, address + size - span)]
-        return table.size.tobytes() + b"".join(ends)
+            span = size if self.stored_bytes <= WHOLE else min(EVIDENCE, size)
+            parts += [self._file.raw.read(span, address + at) for at in sorted({0, (size - span) // 2, size - span})]
+        return b"".join(parts)

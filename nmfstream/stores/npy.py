@@ -18,6 +18,7 @@ from nmfstream.stores.arrays import real
 from nmfstream.stores.base import Reader
 from nmfstream.stores.files import PreadFile
 from nmfstream.stores.flat import FlatSource
+from nmfstream.stores.naming import Candidate
 from nmfstream.stores.protocols import Opening
 
 MAGIC = b"\x93NUMPY"
@@ -144,6 +145,16 @@ def open_dataset(store: str, inner: str, opening: Opening) -> Reader:
     except BaseException:
         file.close()
         raise
+
+
+def candidates(store: str, opening: Opening) -> list[Candidate]:
+    """The array, if it is a matrix."""
+    file = PreadFile(Path(store))
+    try:
+        header = read_header(file, store)
+        return [Candidate("", header.shape, str(matrix_of(header, store)))]
+    finally:
+        file.close()
 
 
 def reader_of(header: Header, file: PreadFile, offset: int, name: str, opening: Opening) -> Reader:
