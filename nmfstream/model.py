@@ -192,12 +192,13 @@ def _table(history: Sequence[PassRecord]) -> Array:
     return np.array(rows, kind)
 
 
-def read_model(path: str | Path) -> Model:
+def read_model(path: str | Path | Model) -> Model:
     """Read a model file, or the newest generation of a checkpoint.
 
     Parameters
     ----------
     path : str or Path
+        A `Model` is returned as it is.
 
     Raises
     ------
@@ -206,6 +207,8 @@ def read_model(path: str | Path) -> Model:
     DataError
         If it is neither, is damaged, is of a newer format, or holds no components yet.
     """
+    if isinstance(path, Model):
+        return path
     import h5py
 
     where = Path(path)

@@ -90,12 +90,18 @@ def _usage_text(error: click.ClickException) -> str:
         close = error.possibilities or []
         return f"no such option {error.option_name}" + (f"; did you mean {' or '.join(close)}?" if close else "")
     if isinstance(error, click.MissingParameter):
-        name = error.param.get_error_hint(error.ctx) if error.param is not None and error.ctx is not None else ""
-        return f"{_unquoted(name)} is missing"
+        return f"{_missing_name(error)} is missing"
     if isinstance(error, click.BadParameter):
         return f"{_bad_name(error)}: {_one_line(error.message)}"
     text = _one_line(error.format_message())
     return text[:1].lower() + text[1:]
+
+
+def _missing_name(error: click.MissingParameter) -> str:
+    if error.param is None:
+        return "an argument"
+    metavar = error.param.metavar or ""
+    return f"{error.param.opts[0]} {metavar}" if isinstance(error.param, click.Option) else metavar
 
 
 def _bad_name(error: click.BadParameter) -> str:

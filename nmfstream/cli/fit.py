@@ -12,6 +12,7 @@ from nmfstream.cli.settings import Command
 
 if TYPE_CHECKING:
     from nmfstream.config import FitConfig
+    from nmfstream.run.events import Listener
 
 _algorithm = o.grouped(
     click.option("-k", "--n-components", type=o.POSITIVE, metavar="N", help="Components (required without --from)."),
@@ -70,11 +71,17 @@ _files = o.grouped(
 def fit(**given: Any) -> None:
     """Learn H (and W) from DATA: one or more STORE[/DATASET], or - for standard input."""
     from nmfstream.cli.progress import listener
+
+    config = _config(given)
+    with listener(given) as hear:
+        report = _run(config, hear)
+    finish(given, "fit", _values(report, given), _words(report, given))
+
+
+def _run(config: FitConfig, hear: Listener) -> Any:
     from nmfstream.run.fit import fit as run
 
-    with listener(given) as hear:
-        report = run(_config(given), hear)
-    finish(given, "fit", _values(report, given), _words(report, given))
+    return run(config, hear)
 
 
 def _config(given: dict[str, Any]) -> FitConfig:

@@ -16,7 +16,7 @@ from nmfstream.model import Model, read_model
 from nmfstream.run.events import Advanced, Listener, StageFinished, StageStarted, silent
 from nmfstream.run.pipes import BlockMap
 from nmfstream.run.stream_output import Destination, StreamOutput, open_output, rows_a_write
-from nmfstream.types import CSR, Array
+from nmfstream.types import CSR, Array, Matrix
 
 BLOCK_ROWS = 64
 """Rows of every product: a row's bits do not depend on its place or on its neighbours."""
@@ -120,11 +120,16 @@ def unit_rows(n_features: int, dtype: np.dtype[Any]) -> int:
     return together * max(1, WRITE_BYTES // (together * n_features * dtype.itemsize))
 
 
-def product(W: Array, H: Array) -> Array:
+def _dense(rows: Matrix) -> Array:
+    return rows.toarray() if isinstance(rows, CSR) else rows
+
+
+def product(W: Matrix, H: Array) -> Array:
     """WH of at most `BLOCK_ROWS` rows, padded so that every product has one shape."""
-    padded = np.zeros((BLOCK_ROWS, W.shape[1]), W.dtype)
-    padded[: len(W)] = W
-    result: Array = (padded @ H)[: len(W)]
+    rows = _dense(W)
+    padded = np.zeros((BLOCK_ROWS, rows.shape[1]), rows.dtype)
+    padded[: len(rows)] = rows
+    result: Array = (padded @ H)[: len(rows)]
     return result
 
 
@@ -140,15 +145,16 @@ def _store(config: InverseConfig, model: Model, dtype: np.dtype[Any]) -> Iterato
         data.reader.check()
         unit = unit_rows(model.n_features, dtype)
         batches = data.source(pool, Reading(WRITE_BYTES, 2)).batches(None, unit, 0, unit)
-        chunks = (batch.X.toarray() if isinstance(batch.X, CSR) else batch.X for batch in batches)
+        chunks = (_dense(batch.X) for batch in batches)
         n = data.problem.n_samples
         yield n, iter([_Rows(n, chunks if n else iter(()))])
 
 
 @contextmanager
 def _stream(config: InverseConfig, model: Model, dtype: np.dtype[Any]) -> Iterator[tuple[int | None, Iterator[_Rows]]]:
+    from nmfstream.stores.chunks import checked
     from nmfstream.stores.protocols import ReadPolicy
-    from nmfstream.stores.stream import checked, open_stream
+    from nmfstream.stores.stream import open_stream
     from nmfstream.stores.stream_writer import standard_input
 
     policy = ReadPolicy(dtype, config.inputs.negative)
@@ -157,7 +163,7 @@ def _stream(config: InverseConfig, model: Model, dtype: np.dtype[Any]) -> Iterat
         for number, array in enumerate(open_stream(standard_input(), config.inputs.input_format)):
             where = f"standard input, array {number}"
             _check_columns(array.n_features, model, where)
-            yield _Rows(array.n_rows, checked(array, policy, where))
+            yield _Rows(array.n_rows, map(_dense, checked(array, policy, where)))
 
     yield None, matrices()
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from nmfstream.run.executors import Stop, never
-from nmfstream.types import Array
+from nmfstream.types import Matrix, cut
 
 Result = TypeVar("Result")
 
@@ -32,11 +32,12 @@ class BlockMap:
         self.block_rows = block_rows
         self._threads, self._stop = threads, stop
         self._stack = ExitStack()
-        self._pooled: Callable[[Callable[[Array], Result], list[Array]], list[Result]] | None = None
+        self._pooled: Callable[[Callable[[Matrix], Result], list[Matrix]], list[Result]] | None = None
 
-    def __call__(self, task: Callable[[Array], Result], chunk: Array) -> list[Result]:
+    def __call__(self, task: Callable[[Matrix], Result], chunk: Matrix) -> list[Result]:
         """Results of the chunk's blocks in order."""
-        blocks = [chunk[a : a + self.block_rows] for a in range(0, len(chunk), self.block_rows)]
+        n = chunk.shape[0]
+        blocks = [cut(chunk, a, min(a + self.block_rows, n)) for a in range(0, n, self.block_rows)]
         if len(blocks) == 1:
             from nmfstream.run.executors import SerialExecutor
 

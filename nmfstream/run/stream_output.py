@@ -74,6 +74,28 @@ class Piped:
         """What has gone is gone."""
 
 
+class Kept:
+    """In memory: `W`, the rows of all arrays, once the stream has ended."""
+
+    def __init__(self, n_columns: int, dtype: np.dtype[Any]) -> None:
+        self.W = np.empty((0, n_columns), dtype)
+        self._parts = [self.W]
+
+    def begin(self, n_rows: int | None) -> None:
+        """See `StreamOutput`."""
+
+    def write(self, rows: Array) -> None:
+        """See `StreamOutput`."""
+        self._parts.append(rows)
+
+    def commit(self) -> None:
+        """See `StreamOutput`."""
+        self.W = np.concatenate(self._parts)
+
+    def abort(self) -> None:
+        """Nothing to take back."""
+
+
 class Stored:
     """Into one store, rows of all arrays one after the other; it has its name only when whole."""
 

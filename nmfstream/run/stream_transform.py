@@ -18,11 +18,12 @@ from nmfstream.model import Model, check_feature_names, read_model
 from nmfstream.run.events import Advanced, Listener, Note, StageFinished, StageStarted, silent
 from nmfstream.run.pipes import BlockMap
 from nmfstream.run.solving import Quality
-from nmfstream.run.stream_output import Destination, StreamOutput, open_output
+from nmfstream.run.stream_output import Destination, Kept, StreamOutput, open_output
+from nmfstream.stores.chunks import checked, of_iterator
 from nmfstream.stores.protocols import ReadPolicy
-from nmfstream.stores.stream import StreamArray, checked, open_stream
+from nmfstream.stores.stream import StreamArray, open_stream
 from nmfstream.stores.stream_writer import standard_input
-from nmfstream.types import Array
+from nmfstream.types import Array, Matrix
 
 NAME = "standard input"
 
@@ -41,6 +42,8 @@ class StreamReport:
         Of X in memory.
     clipped : int
         Negative values set to zero.
+    W : ndarray or None
+        Where no output was named.
     """
 
     rows: int = 0
@@ -49,6 +52,7 @@ class StreamReport:
     seconds: float = 0.0
     bytes_read: int = 0
     clipped: int = 0
+    W: Array | None = None
 
 
 def stream_transform(
@@ -59,7 +63,8 @@ def stream_transform(
     Parameters
     ----------
     config : TransformConfig
-        ``inputs.data`` is ``("-",)``; `output` is ``"-"`` or a store, whose rows are those of all arrays.
+        ``inputs.data`` is ``("-",)`` or one iterator of row chunks; `output` is ``"-"``, a store, whose rows are
+        those of all arrays, or None: W is kept in memory.
     listener : callable
     source : binary file, optional
         In the place of standard input.
@@ -76,17 +81,31 @@ def stream_transform(
     dtype = model.dtype if config.inputs.dtype == "auto" else np.dtype(config.inputs.dtype)
     policy = ReadPolicy(dtype, config.inputs.negative, model.objective.beta <= 0)
     report = StreamReport()
-    arrays = open_stream(source or standard_input(), config.inputs.input_format, name=NAME)
-    to = Destination(config.output or "-", config.output_format, "W", config.saving.overwrite)
-    output = open_output(to, None, model.n_components, dtype)
+    arrays = _arrays(config, source)
+    output = _output(config, model, dtype)
     try:
         _pump(arrays, output, model, policy, config, report, listener)
         output.commit()
     except BaseException:
         output.abort()
         raise
+    report.W = getattr(output, "W", None)
     report.clipped, report.seconds = policy.clipped, time.perf_counter() - began
     return report
+
+
+def _arrays(config: TransformConfig, source: IO[bytes] | None) -> Iterator[StreamArray]:
+    data = config.inputs.data[0]
+    if not isinstance(data, str):
+        return of_iterator(data)
+    return open_stream(source or standard_input(), config.inputs.input_format, name=NAME)
+
+
+def _output(config: TransformConfig, model: Model, dtype: np.dtype[Any]) -> StreamOutput:
+    if config.output is None:
+        return Kept(model.n_components, dtype)
+    to = Destination(config.output, config.output_format, "W", config.saving.overwrite)
+    return open_output(to, None, model.n_components, dtype)
 
 
 def _refuse_what_needs_a_store(config: TransformConfig) -> None:
@@ -114,7 +133,9 @@ def _pump(
             output.begin(array.n_rows)
             for chunk in checked(array, policy, NAME, report.rows):
                 _solve(chunk, solver, apply, output, report)
-                listener(Advanced(report.rows, chunk.nbytes, 0, float("nan")))
+                size = chunk.shape[0] * array.n_features * policy.dtype.itemsize
+                report.bytes_read += size
+                listener(Advanced(report.rows, size, 0, float("nan")))
             report.arrays += 1
     _refuse_nothing(report, config)
     listener(StageFinished("transform", report.rows, time.perf_counter() - began))
@@ -123,13 +144,13 @@ def _pump(
         listener(Note(f"{report.quality.unfinished} rows not solved to the tolerance (worst: {worst})", warning=True))
 
 
-def _solve(chunk: Array, solver: Any, apply: BlockMap, output: StreamOutput, report: StreamReport) -> None:
+def _solve(chunk: Matrix, solver: Any, apply: BlockMap, output: StreamOutput, report: StreamReport) -> None:
     at = report.rows
     for solution in apply(solver, chunk):
         report.quality.take(at, solution)
         output.write(solution.W)
         at += len(solution.W)
-    report.rows, report.bytes_read = at, report.bytes_read + chunk.nbytes
+    report.rows = at
 
 
 def _refuse_nothing(report: StreamReport, config: TransformConfig) -> None:

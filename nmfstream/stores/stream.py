@@ -9,9 +9,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from nmfstream.errors import DataError, UsageError
-from nmfstream.stores.checks import DenseOrigin, fill
 from nmfstream.stores.npy import HEADER_LIMIT, Header, matrix_of, parse_header
-from nmfstream.stores.protocols import ReadPolicy
 from nmfstream.stores.readahead import ReadAhead
 from nmfstream.types import Array
 
@@ -34,14 +32,14 @@ class StreamArray(NamedTuple):
     n_features : int
     n_rows : int or None
         None where only the end of the stream tells.
-    chunks : iterator of ndarray, shape (any, n_features)
+    chunks : iterator of ndarray or scipy sparse, shape (any, n_features)
         Rows in order, as many as are there, of any real type and byte order, not yet checked.
     """
 
     dtype: np.dtype[Any]
     n_features: int
     n_rows: int | None
-    chunks: Iterator[Array]
+    chunks: Iterator[Any]
 
 
 def open_stream(file: IO[bytes], format: str = "npy", *, name: str = "standard input") -> Iterator[StreamArray]:
@@ -65,28 +63,6 @@ def open_stream(file: IO[bytes], format: str = "npy", *, name: str = "standard i
     if format not in FORMATS:
         raise UsageError(f"no stream format is called {format!r}", hint=f"one of {', '.join(FORMATS)}")
     return FORMATS[format](ReadAhead(file), name)
-
-
-def checked(array: StreamArray, policy: ReadPolicy, name: str, first_row: int = 0) -> Iterator[Array]:
-    """The chunks of a matrix, converted and checked.
-
-    Parameters
-    ----------
-    first_row : int
-        Number that messages give the first row.
-
-    Raises
-    ------
-    DataError
-        For NaN, infinity, overflow, or a negative value (or zero), with its row and column.
-    """
-    row = first_row
-    for chunk in array.chunks:
-        block = np.ascontiguousarray(chunk, chunk.dtype.newbyteorder("="))
-        out = np.empty(block.shape, policy.dtype) if block.dtype != policy.dtype else block
-        fill(out, block, policy, DenseOrigin(name, row, 0))
-        yield out
-        row += len(block)
 
 
 def _npy(pipe: ReadAhead, name: str) -> Iterator[StreamArray]:

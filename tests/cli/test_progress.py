@@ -1,0 +1,86 @@
+"""What is said while a run goes on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from nmfstream.cli.meter import Meter, duration
+from nmfstream.cli.metrics import appending
+from nmfstream.cli.progress import Lines, Silent, Teller, display
+from nmfstream.core.state import PassRecord
+from nmfstream.run.events import Advanced, Note, StageFinished, StageStarted
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_plain_line_comes_every_interval(capsys):
+    clock = Clock()
+    meter, lines = Meter(clock), Lines(clock, every=30)
+    for second in range(0, 91, 10):
+        clock.now = float(second)
+        event = Advanced(second * 100, 10 * 100 * 40, second, 2.5) if second else StageStarted("pass 2", 10000)
+        meter(event)
+        lines.show(meter, event)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    assert said[0] == "pass 2: 3000 of 10000 (30%) rows, 100 rows/s, 0 MB/s, loss 2.5, ETA 1 min 10 s"
+
+
+def test_rows_of_an_earlier_run_do_not_count_for_the_speed():
+    clock = Clock()
+    meter = Meter(clock)
+    meter(StageStarted("pass 1", 1000, rows_done=500))
+    clock.now = 10.0
+    meter(Advanced(600, 0, 1, float("nan")))
+    assert meter.rows_per_second == 10
+    assert meter.eta == 40
+
+
+@pytest.mark.parametrize(
+    ("quiet", "note", "said"),
+    [
+        (False, Note("hello"), "nmfstream: hello\n"),
+        (True, Note("hello"), ""),
+        (True, Note("careful", warning=True), "nmfstream: warning: careful\n"),
+    ],
+)
+def test_notes(capsys, quiet, note, said):
+    Teller(Silent(), quiet=quiet, verbose=False)(note)
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("wanted", "quiet", "kind"),
+    [(None, False, Lines), (True, False, Lines), (False, False, Silent), (None, True, Silent), (True, True, Lines)],
+)
+def test_a_log_gets_lines(wanted, quiet, kind):
+    assert type(display(wanted=wanted, quiet=quiet)) is kind
+
+
+def test_metrics_are_json_lines_appended(tmp_path):
+    path = tmp_path / "m.jsonl"
+    record = PassRecord("pass 1", 10, 0.5, 1.5, np.nan)
+    for _ in range(2):
+        with appending(path, lambda event: None) as hear:
+            hear(StageStarted("pass 1", 10))
+            hear(Advanced(10, 400, 1, 2.0))
+            hear(StageFinished("pass 1", 10, 0.5, record))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["stage"] for line in lines] == ["pass 1", "pass 1"]
+    assert (lines[0]["loss"], lines[0]["H_change"], lines[0]["rows_total"]) == (1.5, None, 10)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (9.96, "10 s"), (59.6, "1 min 0 s"), (185, "3 min 5 s"), (7800, "2 h 10 min")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
