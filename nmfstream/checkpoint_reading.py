@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nmfstream import checkpoint_format as form
+from nmfstream.core.solvers import bring_state
 from nmfstream.core.state import RunState, unpack
 from nmfstream.errors import CheckpointMismatchError, DataError, InputAbsentError, NmfstreamError, StorageError
 from nmfstream.storage import durable
@@ -64,8 +65,12 @@ def names_in(folder: Path) -> list[str]:
     """Names in a folder; none where there is no folder."""
     try:
         return durable.names(folder)
-    except (InputAbsentError, NotADirectoryError):
+    except InputAbsentError:
         return []
+    except StorageError as error:
+        if isinstance(error.__cause__, NotADirectoryError):
+            return []
+        raise
 
 
 def first_valid(path: Path, numbers: list[int]) -> tuple[Saved | None, dict[int, str]]:
@@ -119,6 +124,7 @@ def load(path: Path, number: int = 0) -> Saved:
     """
     with durable.view(path) as file:
         layout = form.read_layout(file)
+        bring_state(str(layout.values["state"].get("solver_kind")))
         state = unpack(layout.values["state"], form.read_arrays(file, layout))
     header = {name: value for name, value in layout.values.items() if name != "state"}
     for name in ("identity", "fingerprint", "extra"):

@@ -87,11 +87,12 @@ def write(store: Path, names: list[str], terms: list[str], rows: list[list[tuple
     indices = np.array([j for row in rows for j, _ in row], np.int32)
     data = np.array([n for row in rows for _, n in row], np.int32)
     with h5py.File(store, "w") as h5:
+        h5.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         group = h5.create_group("X")
         shape = (len(rows), len(terms))
         group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape})
         for name, values in (("indptr", indptr), ("indices", indices), ("data", data)):
-            group.create_dataset(name, data=values, compression=None if name == "indptr" else "gzip", shuffle=True)
+            group.create_dataset(name, data=values)
         text = h5py.string_dtype()
         h5.create_dataset("var/_index", data=terms, dtype=text)
         h5.create_dataset("obs/_index", data=names, dtype=text)

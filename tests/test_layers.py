@@ -16,8 +16,8 @@ LAYERS = (
     ("storage",),
     ("stores",),
     (
-        "config", "defaults", "plan", "checkpoint", "checkpoint_format", "checkpoint_reading", "ownership", "fingerprint",
-        "model", "run.events",
+        "config", "defaults", "plan", "checkpoint", "checkpoint_format", "checkpoint_reading", "ownership",
+        "fingerprint", "model", "run.events",
     ),
     ("run",),
     (

@@ -34,3 +34,10 @@ def make_solver(name: str, problem: Problem, parameters: Parameters) -> Solver:
     module, attribute = SOLVERS[name].split(":")
     solver: Solver = getattr(import_module(module), attribute)(problem, parameters)
     return solver
+
+
+def bring_state(kind: str) -> None:
+    """Import the solver whose state goes by `kind` (all of them where none has that name), for `core.state.unpack`."""
+    targets = [SOLVERS[kind]] if kind in SOLVERS else list(SOLVERS.values())
+    for target in targets:
+        import_module(target.split(":")[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,32 @@ def inform(spec: str, opening: Opening, shards: int | None = None) -> dict[str, 
             if shards is not None:
                 raise UsageError(f"a {kind} has no shards", where=spec, hint="give --shards with data")
             return {"path": spec, "kind": kind, **describe(path)}
-    from nmfstream.stores.describe import describe as describe_store
+    return {"path": spec, "kind": "store", **_describe_store(spec, opening, shards)}
 
-    return {"path": spec, "kind": "store", **describe_store(spec, opening, shards=shards)}
+
+def _describe_store(spec: str, opening: Opening, shards: int | None) -> dict[str, Any]:
+    from nmfstream.stores.describe import candidates, describe
+
+    found = candidates(spec, opening)
+    if len(found) > 1 and shards is None:
+        return {"matrices": [asdict(one) for one in found]}
+    about: dict[str, Any] = {"matrix": asdict(describe(spec, opening))}
+    return about if shards is None else {**about, "shards": suggest_shards(spec, opening, shards)}
+
+
+def suggest_shards(spec: str, opening: Opening, n: int) -> list[list[int]]:
+    """At most `n` ranges of rows that begin and end at chunks of the store, as even as these allow."""
+    from nmfstream.stores.registry import open_reader
+
+    with open_reader(spec, opening) as reader:
+        return [list(bounds) for bounds in aligned_ranges(reader.shape[0], reader.chunk_rows, n)]
+
+
+def aligned_ranges(n_rows: int, chunk_rows: int, n: int) -> list[tuple[int, int]]:
+    """Cut rows into at most `n` non-empty ranges at multiples of `chunk_rows`."""
+    chunks = -(-n_rows // chunk_rows)
+    cuts = [min(i * chunks // n * chunk_rows, n_rows) for i in range(n)] + [n_rows]
+    return [(a, b) for a, b in zip(cuts, cuts[1:]) if a < b]
 
 
 def _describe_checkpoint(path: Path) -> dict[str, Any]:
