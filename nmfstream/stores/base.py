@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from nmfstream.stores.arrays import ArraySource
 from nmfstream.stores.protocols import ReadPolicy
 from nmfstream.types import Array, Matrix, Task
 
@@ -38,6 +39,7 @@ class Reader(ABC):
     stored_bytes: int = 0
     task_bytes: int = 0
     feature_names: Sequence[str] | None = None
+    kind = "dense"
     opened_by: tuple[str, tuple[Any, ...]] | None = None
 
     @abstractmethod
@@ -47,6 +49,10 @@ class Reader(ABC):
     @abstractmethod
     def tasks(self, start: int, stop: int, out: Matrix, policy: ReadPolicy) -> list[Task]:
         """See `RowReader`."""
+
+    @abstractmethod
+    def sources(self) -> dict[str, ArraySource]:
+        """The stored arrays by name: X, or data, indices and indptr."""
 
     @abstractmethod
     def check(self) -> None:

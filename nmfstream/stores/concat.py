@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmfstream.errors import DataError, UsageError
-from nmfstream.stores.arrays import digest
+from nmfstream.stores.arrays import ArraySource, digest
 from nmfstream.stores.base import Reader
 from nmfstream.stores.protocols import ReadPolicy, RowReader
 from nmfstream.types import CSR, Matrix, Task
@@ -80,6 +80,14 @@ class ConcatReader(Reader):
             if high > low:
                 yield i, low - self._starts[i], high - self._starts[i]
             i += 1
+
+    def sources(self) -> dict[str, ArraySource]:
+        """See `Reader`: those of every input, with its number."""
+        found: dict[str, ArraySource] = {}
+        for i, reader in enumerate(self.readers):
+            if isinstance(reader, Reader):
+                found |= {f"{i}/{name}": source for name, source in reader.sources().items()}
+        return found
 
     def check(self) -> None:
         """See `RowReader`."""

@@ -39,6 +39,10 @@ class DenseReader(Reader):
         self.task_bytes = source.piece_bytes
         self.feature_names = feature_names
 
+    def sources(self) -> dict[str, ArraySource]:
+        """See `Reader`."""
+        return {"X": self.source}
+
     def check(self) -> None:
         """See `RowReader`."""
         self.source.check()

@@ -11,7 +11,7 @@ import h5py
 from nmfstream.errors import DataError
 from nmfstream.stores import transpose
 from nmfstream.stores.base import Reader, resolve
-from nmfstream.stores.hdf5_file import HDF5File
+from nmfstream.stores.hdf5_file import HDF5File, translated
 from nmfstream.stores.hdf5_nodes import Located, matrices, node_at, source_of, sparse_format, sparse_shape
 from nmfstream.stores.naming import Candidate, choose
 from nmfstream.stores.protocols import Opening
@@ -29,7 +29,8 @@ def open_dataset(store: str, inner: str, opening: Opening) -> Reader:
     """
     file = HDF5File(Path(store))
     try:
-        return _reader(file, locate(file, inner, opening), f"{store}/{inner}" if inner else store, opening)
+        with translated(store):
+            return _reader(file, locate(file, inner, opening), f"{store}/{inner}" if inner else store, opening)
     except BaseException:
         file.close()
         raise
@@ -39,7 +40,8 @@ def candidates(store: str, opening: Opening) -> list[Candidate]:
     """Matrices of a file, from metadata."""
     file = HDF5File(Path(store))
     try:
-        return matrices(file)
+        with translated(store):
+            return matrices(file)
     finally:
         file.close()
 

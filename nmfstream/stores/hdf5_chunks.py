@@ -17,7 +17,7 @@ from nmfstream.stores.arrays import Box, Layout, Shared, cell_of, grid, whole_ce
 from nmfstream.stores.files import PIECE, scratch
 from nmfstream.stores.filters import Damaged, Pipeline
 from nmfstream.stores.flat import EVIDENCE, SAMPLES, WHOLE
-from nmfstream.stores.hdf5_file import HDF5File
+from nmfstream.stores.hdf5_file import HDF5File, translated
 from nmfstream.types import Array
 
 GRID_LIMIT = 1 << 28
@@ -102,7 +102,8 @@ class LibrarySource(HDF5Source):
             return
         if self._dataset.chunks:
             total = math.prod(-(-n // c) for n, c in zip(self.shape, self.chunks))
-            self._require(self._dataset.id.get_num_chunks(), total, "chunks")
+            with translated(self._name):
+                self._require(self._dataset.id.get_num_chunks(), total, "chunks")
         else:
             self._require(int(self.stored_bytes > 0), 1, "blocks")
 
@@ -161,7 +162,7 @@ class ChunkedSource(HDF5Source):
         with self._lock:
             if self._table is None:
                 total = math.prod(self._cells)
-                with h5py._hl.base.phil:
+                with translated(self._name), h5py._hl.base.phil:
                     self._require(self._dataset.id.get_num_chunks(), total, "chunks")
                     self._table = self._read_table(total)
                 self._compare(self._table)

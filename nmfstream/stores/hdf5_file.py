@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,18 @@ class HDF5File:
         """Release both; idempotent."""
         self.h5.close()
         self.raw.close()
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Whatever the HDF5 library says about a damaged file becomes a `DataError`."""
+    try:
+        yield
+    except NmfstreamError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        what = f"the HDF5 library cannot make sense of it ({error})"
+        raise DataError(what, where=where, hint="the file is damaged: restore or write it again") from error
 
 
 def _open(path: Path, raw: PreadFile) -> Any:

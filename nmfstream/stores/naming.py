@@ -61,7 +61,8 @@ def choose(found: Sequence[Candidate], store: str, nothing: str = "holds no matr
 def absent(inner: str, names: Iterable[str], store: str) -> NmfstreamError:
     """The error for a name that the store does not hold, with the nearest one that it does."""
     known = sorted(names)
-    close = difflib.get_close_matches(inner, known, 1, 0.5)
+    alike = [name for name in known if name.lower() == inner.lower()]
+    close = alike or difflib.get_close_matches(inner, known, 1, 0.5)
     listed = ", ".join(known[:LISTED]) or "nothing"
     hint = f"did you mean {store}/{close[0]}?" if close else f"it holds {listed}"
     return InputAbsentError(f"no dataset '{inner}'", where=store, hint=hint)

@@ -37,6 +37,8 @@ class SparseReader(Reader):
         Lengths do not fit together.
     """
 
+    kind = "csr"
+
     def __init__(
         self,
         data: ArraySource,
@@ -56,6 +58,10 @@ class SparseReader(Reader):
         self.feature_names = feature_names
         self._window: tuple[int, NDArray[np.int64]] = (0, np.empty(0, np.int64))
         self._lock = threading.Lock()
+
+    def sources(self) -> dict[str, ArraySource]:
+        """See `Reader`."""
+        return {"data": self._data, "indices": self._indices, "indptr": self._indptr}
 
     def check(self) -> None:
         """See `RowReader`: missing chunks, then all of indptr in windows."""

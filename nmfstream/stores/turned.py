@@ -48,6 +48,8 @@ class TurnedReader(Reader):
     feature_names : sequence of str, optional
     """
 
+    kind = "csc"
+
     def __init__(
         self,
         data: ArraySource,
@@ -81,6 +83,10 @@ class TurnedReader(Reader):
             for low in range(int(bounds[0]), int(bounds[-1]), step):
                 entries = np.arange(low, min(low + step, int(bounds[-1])))
                 yield low, np.searchsorted(bounds, entries, side="right") - 1 + left
+
+    def sources(self) -> dict[str, ArraySource]:
+        """See `Reader`."""
+        return {"data": self.data, "indices": self.indices, "indptr": self.bounds}
 
     def check(self) -> None:
         """See `RowReader`."""
@@ -259,6 +265,8 @@ class CoordinateReader(TurnedReader):
     shape, name, opening
         As in `TurnedReader`.
     """
+
+    kind = "coo"
 
     def __init__(
         self,
