@@ -75,10 +75,10 @@ def pairwise(least: int) -> list[Case]:
     """Cases that hold every pair of levels of any two factors, and random ones up to `least`."""
     rng = np.random.RandomState(7)
     names = list(LEVELS)
-    draws = [rng.randint(len(LEVELS[name]), size=4000) for name in names]
-    pool = np.array(draws).T
+    pool = np.array([rng.randint(len(LEVELS[name]), size=4000) for name in names]).T
     pairs = list(itertools.combinations(range(len(names)), 2))
-    missing = {(i, j, a, b) for i, j in pairs for a in range(len(LEVELS[names[i]])) for b in range(len(LEVELS[names[j]]))}
+    sizes = [len(LEVELS[name]) for name in names]
+    missing = {(i, j, a, b) for i, j in pairs for a in range(sizes[i]) for b in range(sizes[j])}
     chosen: list[Any] = []
     while missing:
         gains = [len({(i, j, row[i], row[j]) for i, j in pairs} & missing) for row in pool[:400]]

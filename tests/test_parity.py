@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_partial_fit_in_uneven_chunks(case: Case, shared_data: Path) -> None:
     bounds = [0, 11, 12, 20, X.shape[0]]
     theirs, ours = sklearn.decomposition.MiniBatchNMF(**case.parameters), MiniBatchNMF(**case.parameters)
     for model, rows in ((theirs, for_theirs(case, X)), (ours, X)):
-        for a, b in zip(bounds, bounds[1:], strict=False):
+        for a, b in itertools.pairwise(bounds):
             model.partial_fit(rows[a:b], **start(case, X[a:b]))
     assert ours.n_steps_ == theirs.n_steps_ == 4
     assert distance(ours.components_, theirs.components_) <= case.tolerance

@@ -8,7 +8,7 @@ BLOCK_BYTES = 4 << 20
 MULTIPLE = 32
 LEAST, MOST = 64, 2048
 MOST_SPARSE = 4096
-BLOCKS_A_BATCH = 8
+BLOCKS_A_BATCH = 4
 
 
 def row_bytes(problem: Problem) -> float:
@@ -27,7 +27,7 @@ def block_rows(problem: Problem, n_components: int, batch_rows: int | None = Non
     problem : Problem
     n_components : int
     batch_rows : int, optional
-        Where H is updated every so many rows, a block is at most an eighth of them (but 64 or more), so that
+        Where H is updated every so many rows, a block is at most a quarter of them (but 64 or more), so that
         a batch keeps several threads busy.
     """
     bytes_a_row = row_bytes(problem) + n_components * problem.dtype.itemsize

@@ -18,7 +18,7 @@ import numpy as np
 
 from nmfstream.core.cells import BetaCells, KullbackLeiblerCells, dot_rows, tiles
 from nmfstream.core.products import Wt_times, times_Ht
-from nmfstream.core.sparse_cells import SparseCells
+from nmfstream.core.sparse_cells import SparseCells, compiled_sums, compiled_times
 from nmfstream.types import CSR, Array, Matrix
 
 
@@ -115,18 +115,19 @@ def exponent(beta: float) -> float:
 class Frobenius:
     """½‖X - WH‖²."""
 
-    beta, gamma, n_terms, steps_at_once = 2.0, 1.0, 1, 8
+    beta, gamma, n_terms, steps_at_once = 2.0, 1.0, 1, 32
 
-    def __init__(self, dtype: np.dtype[Any]) -> None:
+    def __init__(self, dtype: np.dtype[Any], compiled: bool = False) -> None:
+        self.compiled = compiled
         self.cancelled = 1e-4 if dtype == np.float64 else 1e-2
 
     def fix(self, H: Array) -> Fixed:
         """See `Loss.fix`."""
-        return Fixed(H, H.T, H @ H.T)
+        return Fixed(H, np.ascontiguousarray(H.T) if self.compiled else H.T, H @ H.T)
 
     def share(self, X: Matrix, fixed: Fixed) -> Array:
         """X·Hᵀ."""
-        return times_Ht(X, fixed.H)
+        return compiled_times(X, fixed.Ht) if self.compiled and isinstance(X, CSR) else times_Ht(X, fixed.H)
 
     def W_terms(self, X: Matrix, W: Array, fixed: Fixed, shared: Array) -> tuple[Array, Array]:
         """X·Hᵀ over W·HHᵀ."""
@@ -139,7 +140,8 @@ class Frobenius:
     def statistics(self, X: Matrix, W: Array, H: Array) -> Statistics:
         """‖X‖² and WᵀX."""
         values = X.values[np.newaxis] if isinstance(X, CSR) else X
-        return Statistics(dot_rows(values, values), Wt_times(W, X)[np.newaxis])
+        WtX = compiled_sums(X, W) if self.compiled and isinstance(X, CSR) else Wt_times(W, X)
+        return Statistics(dot_rows(values, values), WtX[np.newaxis])
 
     def H_denominator(self, summary: Array, terms: Array, H: Array) -> Array:
         """WᵀWH."""
@@ -182,8 +184,6 @@ class CellLoss:
         Sparse cells by compiled kernels.
     """
 
-    steps_at_once = 1
-
     def __init__(self, beta: float, compiled: bool = False) -> None:
         self.beta, self.gamma = beta, exponent(beta)
         self.of_sums = beta == 1
@@ -191,6 +191,7 @@ class CellLoss:
         self.cells = KullbackLeiblerCells() if self.of_sums else BetaCells(beta)
         self.sparse = SparseCells(self.cells, self.of_sums, compiled)
         self.compiled = compiled
+        self.steps_at_once = 1 if not self.of_sums else 10 if compiled else 4
 
     def fix(self, H: Array) -> Fixed:
         """See `Loss.fix`."""
@@ -277,6 +278,6 @@ def make_loss(beta: float, dtype: np.dtype[Any], compiled: bool = False) -> Loss
     dtype : dtype
         float32 or float64, of X.
     compiled : bool
-        Use compiled kernels where X is sparse and β is not 2.
+        Use compiled kernels where there are any: Frobenius, and sparse X for Kullback-Leibler.
     """
-    return Frobenius(np.dtype(dtype)) if beta == 2 else CellLoss(float(beta), compiled)
+    return Frobenius(np.dtype(dtype), compiled) if beta == 2 else CellLoss(float(beta), compiled)

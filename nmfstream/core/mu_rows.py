@@ -4,31 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from nmfstream.core.losses import Fixed, Loss
+from nmfstream.core.mu_iterate import Solved, several
 from nmfstream.core.parameters import Penalties
-from nmfstream.core.penalties import penalized
 from nmfstream.core.products import total
 from nmfstream.core.protocols import Block, Executor
-from nmfstream.types import Array, Matrix
-
-
-class Solved(NamedTuple):
-    """Rows of W after some steps.
-
-    Attributes
-    ----------
-    W : ndarray of shape (n_rows, n_components)
-    changes, norms : ndarray of float64, shape (n_steps,)
-        ‖W - W before‖² and ‖W‖² of each step.
-    """
-
-    W: Array
-    changes: Array
-    norms: Array
+from nmfstream.types import CSR, Array, Matrix
 
 
 @dataclass(frozen=True)
@@ -49,38 +34,51 @@ class RowUpdate:
 
     def step(self, X: Matrix, W: Array, shared: Any) -> Array:
         """One step; W itself stays."""
-        numerator, denominator = self.loss.W_terms(X, W, self.fixed, shared)
-        numerator /= penalized(denominator, W, self.penalties.l1_W, self.penalties.l2_W)
-        if self.loss.gamma != 1:
-            numerator **= self.loss.gamma
-        numerator *= W
-        return numerator
+        return self.steps(X, W, shared, 1).W
 
     def steps(self, X: Matrix, W: Array, shared: Any, n_steps: int) -> Solved:
         """`n_steps` steps, with the change that each of them makes."""
-        iterate = getattr(self.loss, "iterate", None)
-        if iterate is not None and (solved := iterate(X, W, self.fixed, self.penalties, n_steps)) is not None:
-            return Solved(*solved)
-        changes, norms = np.zeros(n_steps), np.zeros(n_steps)
-        for i in range(n_steps):
-            before, W = W, self.step(X, W, shared)
-            difference = (W - before).ravel()
-            flat = W.ravel()
-            changes[i], norms[i] = np.dot(difference, difference), np.dot(flat, flat)
-        return Solved(W, changes, norms)
+        return several(self.loss, X, W, self.fixed, shared, self.penalties, n_steps)
 
 
-def flat_start(blocks: Sequence[Block], n_components: int, dtype: np.dtype[Any], executor: Executor) -> Array:
-    """W of all rows at sqrt(mean(X) / k), the mean being that of these blocks together."""
-    n_rows, n_features = blocks[-1].stop, blocks[0].X.shape[1]
-    mean = sum(executor.map(lambda block: total(block.X), blocks)) / (n_rows * n_features)
-    return np.full((n_rows, n_components), np.sqrt(mean / n_components), dtype)
+@dataclass(frozen=True)
+class Prepared:
+    """Rows to solve: blocks with what their steps share, and the mean of X over all of them.
+
+    Attributes
+    ----------
+    jobs : list of (Block, shared)
+    mean : float
+    """
+
+    jobs: list[tuple[Block, Any]]
+    mean: float
+
+    @classmethod
+    def of(cls, update: RowUpdate, blocks: Sequence[Block], executor: Executor) -> Prepared:
+        """One look at X for both."""
+        found = executor.map(lambda block: (update.loss.share(block.X, update.fixed), _total(block.X)), blocks)
+        cells = blocks[-1].stop * blocks[0].X.shape[1]
+        jobs = [(block, shared) for block, (shared, _) in zip(blocks, found, strict=True)]
+        return cls(jobs, sum(total for _, total in found) / cells)
+
+    def flat(self, n_components: int, dtype: np.dtype[Any]) -> list[Array]:
+        """W of each block at sqrt(mean(X) / k)."""
+        level = np.sqrt(self.mean / n_components)
+        return [np.full((block.stop - block.start, n_components), level, dtype) for block, _ in self.jobs]
+
+
+def _total(X: Matrix) -> float:
+    """Sum of X; rows of a dense one by BLAS, in their own type."""
+    if isinstance(X, CSR):
+        return total(X)
+    return float((X @ np.ones(X.shape[1], X.dtype)).sum(dtype=np.float64))
 
 
 def solve_rows(
-    update: RowUpdate, blocks: Sequence[Block], W: Array, tol: float, max_iter: int, executor: Executor
+    update: RowUpdate, blocks: Sequence[Block], n_components: int, tol: float, max_iter: int, executor: Executor
 ) -> Array:
-    """Steps on all rows until ‖W - W before‖ ≤ tol ‖W‖ over all blocks together, at most `max_iter`.
+    """Steps on all rows from a flat start until ‖W - W before‖ ≤ tol ‖W‖ over all blocks together.
 
     Several steps are made between two looks at the norms; where the rule had been met before the last of
     them, they are made again up to that one. The result is that of looking after each step.
@@ -89,20 +87,20 @@ def solve_rows(
     ----------
     update : RowUpdate
     blocks : sequence of Block
-    W : ndarray of shape (n_rows, n_components)
-        The start; stays.
+        They begin at row 0.
+    n_components : int
     tol : float
         0: all `max_iter` steps.
     max_iter : int
+        Most steps.
     executor : Executor
 
     Returns
     -------
     ndarray of shape (n_rows, n_components)
     """
-    shared = executor.map(lambda block: update.loss.share(block.X, update.fixed), blocks)
-    jobs = list(zip(blocks, shared, strict=True))
-    parts = [W[block.start : block.stop] for block in blocks]
+    prepared = Prepared.of(update, blocks, executor)
+    jobs, parts = prepared.jobs, prepared.flat(n_components, update.fixed.H.dtype)
     done, most = 0, update.loss.steps_at_once if tol > 0 else max_iter
     while done < max_iter:
         n_steps = min(most, max_iter - done)

@@ -18,7 +18,7 @@ from nmfstream.core import penalties as penalty
 from nmfstream.core.convergence import MAX_ITER, StoppingRule, relative_change
 from nmfstream.core.initialization import Initialization, InitState
 from nmfstream.core.losses import Fixed, Loss, Statistics, make_loss
-from nmfstream.core.mu_rows import RowUpdate, flat_start, solve_rows
+from nmfstream.core.mu_rows import RowUpdate, solve_rows
 from nmfstream.core.parameters import Objective, Parameters, Penalties, Schedule
 from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
 from nmfstream.core.reduction import by_stripes, columns, stripes
@@ -26,8 +26,8 @@ from nmfstream.core.state import PassRecord, RunState
 from nmfstream.types import Array, Runs
 
 TINY = float(np.finfo(np.float64).eps)
-COMPILED_WORK = 30_000_000
-"""Nonzeros times components from which a sparse input pays for compiled kernels."""
+COMPILED_WORK = {True: 1_000_000, False: 8_000_000}
+"""Nonzeros (True) or cells times components from which an input pays for compiled kernels."""
 
 
 @dataclass
@@ -67,8 +67,9 @@ class Sums(NamedTuple):
 
 
 def is_compiled(problem: Problem, n_components: int) -> bool:
-    """Whether the input is large enough for compiled kernels (sparse inputs alone have any)."""
-    return problem.nnz is not None and problem.nnz * n_components >= COMPILED_WORK
+    """Whether the input is large enough for compiled kernels."""
+    cells = (problem.n_samples or 0) * problem.n_features if problem.nnz is None else problem.nnz
+    return cells * n_components >= COMPILED_WORK[problem.sparse]
 
 
 class MuModel:
@@ -95,8 +96,7 @@ class MuModel:
     ) -> Array:
         """W of these rows from a flat start, stopping on the change of all of them together."""
         update = RowUpdate(self.loss, fixed, self.penalties(blocks[-1].stop))
-        start = flat_start(blocks, self.objective.n_components, self.dtype, executor)
-        return solve_rows(update, blocks, start, tol, max_iter, executor)
+        return solve_rows(update, blocks, self.objective.n_components, tol, max_iter, executor)
 
     def one_step(self, blocks: list[Block], fixed: Fixed, W: Array, executor: Executor) -> Array:
         """W after one step."""

@@ -60,6 +60,8 @@ class SparseCells:
 
     def statistics(self, X: CSR, W: Array, H: Array) -> tuple[float, Array]:
         """Cost, and terms of shape (1 or 2, n_components, columns)."""
+        if self.of_sums and self.compiled:
+            return self._compiled_kl(X, W, H)
         v = WH_at(X, W, H.T)
         cells = self.rules.terms(X.values, v)
         cost = self._nonzeros_cost(X, v, cells)
@@ -72,6 +74,15 @@ class SparseCells:
             cost += self.rules.cost_of_all(wh)
             denominator[:, columns] += W[rows].T @ self.rules.denominators(wh)
         return cost, np.stack([numerator, denominator])
+
+    def _compiled_kl(self, X: CSR, W: Array, H: Array) -> tuple[float, Array]:
+        from nmfstream.core.kernels.mu_steps import sparse_kl_sums
+
+        own = X.rebased()
+        ratios, sums = np.empty(X.nnz, W.dtype), np.zeros((X.shape[1], W.shape[1]), W.dtype)
+        Ht = np.ascontiguousarray(H.T)
+        sparse_kl_sums(own.indptr, own.indices, own.data, Ht, np.ascontiguousarray(W), ratios, sums)
+        return self._nonzeros_cost(X, ratios, Cells(ratios, None)), np.ascontiguousarray(sums.T)[np.newaxis]
 
     def cost(self, X: CSR, W: Array, H: Array) -> float:
         """What `statistics` says of the cost."""
@@ -98,6 +109,24 @@ def WH_at(X: CSR, W: Array, Ht: Array) -> Array:
         part = slice(a, a + chunk)
         out[part] = np.einsum("ij,ij->i", W[rows[part]], Ht[columns[part]])
     return out
+
+
+def compiled_times(X: CSR, Ht: Array) -> Array:
+    """X·Hᵀ by a compiled kernel."""
+    from nmfstream.core.kernels.mu_steps import sparse_times
+
+    out = np.empty((X.shape[0], Ht.shape[1]), Ht.dtype)
+    sparse_times(X.indptr, X.indices, X.data, Ht, out)
+    return out
+
+
+def compiled_sums(X: CSR, W: Array) -> Array:
+    """WᵀX by a compiled kernel."""
+    from nmfstream.core.kernels.mu_steps import sparse_sums
+
+    sums = np.zeros((X.shape[1], W.shape[1]), W.dtype)
+    sparse_sums(X.indptr, X.indices, X.data, np.ascontiguousarray(W), sums)
+    return np.ascontiguousarray(sums.T)
 
 
 def _with_values(X: CSR, values: Array) -> CSR:
