@@ -61,7 +61,8 @@ def _model(about: dict[str, Any]) -> Iterator[str]:
     shape = f"{about['n_components']} components x {about['n_features']} features"
     yield f"{about['path']}: model of {shape}, {about['dtype']}"
     yield f"  solver {about.get('solver')}, beta_loss {about.get('beta_loss')}, loss {about.get('loss'):.6g} a row"
-    yield f"  {about.get('n_iter')} passes, {about.get('n_steps')} steps; {about.get('stop_reason') or 'no stop reason'}"
+    reason = about.get("stop_reason") or "no stop reason"
+    yield f"  {about.get('n_iter')} passes, {about.get('n_steps')} steps; {reason}"
     yield f"  {'with' if about['feature_names'] else 'no'} feature names"
     yield from _history(about["history"])
 

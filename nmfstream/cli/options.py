@@ -301,8 +301,6 @@ def output_of(given: dict[str, Any]) -> str:
     if output is None and data != ("-",):
         hint = "name a store as in -o W.npy, or - for standard output"
         raise UsageError("the output is missing", where="-o", hint=hint)
-    if output != "-" and output in data:
-        raise UsageError("the output is also an input", where=output, hint="write to another name")
     return output or "-"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def aligned_ranges(n_rows: int, chunk_rows: int, n: int) -> list[tuple[int, int]
     """Cut rows into at most `n` non-empty ranges at multiples of `chunk_rows`."""
     chunks = -(-n_rows // chunk_rows)
     cuts = [min(i * chunks // n * chunk_rows, n_rows) for i in range(n)] + [n_rows]
-    return [(a, b) for a, b in zip(cuts, cuts[1:]) if a < b]
+    return [(a, b) for a, b in pairwise(cuts) if a < b]
 
 
 def _describe_checkpoint(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from nmfstream.config import Inputs, Resources
 from nmfstream.errors import DataError
 from nmfstream.model import Model, read_model
 from nmfstream.run.events import Advanced, Listener, StageFinished, StageStarted, silent
+from nmfstream.run.guards import refuse_own_inputs
 from nmfstream.run.pipes import BlockMap
 from nmfstream.run.stream_output import Destination, StreamOutput, open_output, rows_a_write
 from nmfstream.types import CSR, Array, Matrix
@@ -81,6 +82,7 @@ def inverse_transform(config: InverseConfig, listener: Listener = silent) -> Inv
         From standard output.
     """
     began = time.perf_counter()
+    refuse_own_inputs([config.to.spec], [*config.inputs.data, config.model])
     model = read_model(config.model)
     dtype = model.dtype if config.inputs.dtype == "auto" else np.dtype(config.inputs.dtype)
     report = InverseReport(0, model.n_features)

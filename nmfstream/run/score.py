@@ -150,8 +150,8 @@ def _conclude(report: ScoreReport, sums: _Sums, model: Model) -> None:
     on_H = weights.l1_H * H.sum() + weights.l2_H / 2 * (H * H).sum()
     report.divergence = sums.divergence
     report.loss = (sums.divergence + sums.penalty) / report.rows + float(on_H)
-    size = sums.squares if beta == 2 else sums.total
-    ratio = 2 * sums.divergence / size if beta == 2 else sums.divergence / size if size else float("nan")
+    size, part = (sums.squares, 2 * sums.divergence) if beta == 2 else (sums.total, sums.divergence)
+    ratio = part / size if size else float("nan")
     report.relative_error = float(np.sqrt(ratio)) if beta == 2 else ratio
     null = null_divergence(sums.phi, sums.columns, report.rows, beta)
     report.explained_deviance = 1 - sums.divergence / null if null > 0 else float("nan")

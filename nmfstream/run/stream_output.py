@@ -74,6 +74,34 @@ class Piped:
         """What has gone is gone."""
 
 
+class PipeSink:
+    """Rows ``rows[0]:rows[1]`` of a store's W as one array on standard output; a `nmfstream.run.transform.RowSink`.
+
+    Parameters
+    ----------
+    rows : tuple of int
+    n_columns : int
+    dtype : dtype
+    format : str
+    """
+
+    def __init__(self, rows: tuple[int, int], n_columns: int, dtype: np.dtype[Any], format: str) -> None:
+        self.done = rows[0]
+        self._piped = Piped(format, n_columns, dtype, rows[0])
+        self._piped.begin(rows[1] - rows[0])
+
+    def write(self, start: int, rows: Array) -> None:
+        """The next rows."""
+        self._piped.write(rows)
+
+    def save(self) -> None:
+        """Nothing can be claimed."""
+
+    def commit(self) -> None:
+        """All rows are written."""
+        self._piped.commit()
+
+
 class Kept:
     """In memory: `W`, the rows of all arrays, once the stream has ended."""
 

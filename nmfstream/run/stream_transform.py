@@ -16,6 +16,7 @@ from nmfstream.core.rowsolve import row_solver
 from nmfstream.errors import DataError, UsageError
 from nmfstream.model import Model, check_feature_names, read_model
 from nmfstream.run.events import Advanced, Listener, Note, StageFinished, StageStarted, silent
+from nmfstream.run.guards import refuse_own_inputs
 from nmfstream.run.pipes import BlockMap
 from nmfstream.run.solving import Quality
 from nmfstream.run.stream_output import Destination, Kept, StreamOutput, open_output
@@ -77,6 +78,7 @@ def stream_transform(
     """
     _refuse_what_needs_a_store(config)
     began = time.perf_counter()
+    refuse_own_inputs([config.output], [config.model])
     model = read_model(config.model)
     dtype = model.dtype if config.inputs.dtype == "auto" else np.dtype(config.inputs.dtype)
     policy = ReadPolicy(dtype, config.inputs.negative, model.objective.beta <= 0)

@@ -37,3 +37,10 @@ def x_npy(tmp_path, X):
     path = tmp_path / "x.npy"
     np.save(path, X)
     return path
+
+
+@pytest.fixture
+def W_npy(tmp_path):
+    path = tmp_path / "W.npy"
+    np.save(path, np.random.default_rng(1).random((7, 3)).astype(np.float32))
+    return path

@@ -1,0 +1,193 @@
+"""Streams through ``transform``, ``inverse-transform`` and ``score``, as a shell wires them."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import threading
+
+import numpy as np
+import pytest
+
+from tests.cli.helpers import PROGRAM, complaint, npy, run
+
+
+def arrays(data):
+    """The NPY arrays of a stream."""
+    stream, found = io.BytesIO(data), []
+    while stream.tell() < len(data):
+        found.append(np.load(stream))
+    return found
+
+
+@pytest.fixture
+def W(tmp_path, model, x_npy):
+    assert run("transform", x_npy, "-m", model, "-o", tmp_path / "direct.npy", "-q").returncode == 0
+    return np.load(tmp_path / "direct.npy")
+
+
+def test_one_array_out_for_each_array_in(model, X, W):
+    out = arrays(run("transform", "-m", model, "-", "-q", stdin=npy(X, X[:7], X[:0], X[7:])).stdout)
+    assert [w.shape for w in out] == [(60, 3), (7, 3), (0, 3), (53, 3)]
+    np.testing.assert_allclose(out[0], W, atol=1e-4 * W.max())
+    np.testing.assert_allclose(np.vstack([out[1], out[3]]), out[0], atol=1e-4 * W.max())
+
+
+def test_the_same_input_gives_the_same_bits(model, X):
+    data = npy(X, X[:7])
+    assert len({run("transform", "-m", model, "-", "-q", stdin=data).stdout for _ in range(3)}) == 1
+
+
+def test_a_row_is_answered_before_the_next_is_sent(model, X):
+    process = subprocess.Popen(
+        [*PROGRAM, "transform", "-m", str(model), "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    )
+    process.stdin.write(npy(X[:2])[:-48])
+    head = process.stdout.read(128)
+    first = np.frombuffer(process.stdout.read(12), np.float32)
+    process.stdin.write(npy(X[:2])[-48:])
+    second = np.frombuffer(process.stdout.read(12), np.float32)
+    process.stdin.close()
+    assert process.wait(60) == 0
+    process.stdout.close()
+    assert b"'shape': (2, 3)" in head
+    assert first.shape == second.shape == (3,)
+
+
+@pytest.mark.parametrize("delimiter", ["csv", "tsv"])
+def test_text_in_text_out(model, X, W, delimiter):
+    text = io.StringIO()
+    np.savetxt(text, X, fmt="%.9g", delimiter={"csv": ",", "tsv": "\t"}[delimiter])
+    done = run("transform", "-m", model, "-", "--input-format", delimiter, "-q", stdin=text.getvalue().encode())
+    back = np.loadtxt(io.StringIO(done.stdout.decode()), delimiter={"csv": ",", "tsv": "\t"}[delimiter])
+    np.testing.assert_allclose(back, W, atol=1e-4 * W.max())
+
+
+def test_json_lines_number_the_rows_of_all_arrays(model, X, W):
+    done = run("transform", "-m", model, "-", "--output-format", "jsonl", "-q", stdin=npy(X[:40], X[40:]))
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["row"] for line in lines] == list(range(60))
+    np.testing.assert_allclose([line["w"] for line in lines], W, atol=1e-4 * W.max())
+
+
+def test_a_store_to_standard_output(model, x_npy, W):
+    out = run("transform", x_npy, "-m", model, "-o", "-", "-q").stdout
+    np.testing.assert_array_equal(arrays(out)[0], W)
+
+
+def test_a_shard_to_standard_output(model, x_npy, W):
+    out = run("transform", x_npy, "-m", model, "-o", "-", "--rows", "5:9", "-q").stdout
+    np.testing.assert_allclose(arrays(out)[0], W[5:9], atol=1e-4 * W.max())
+    lines = run("transform", x_npy, "-m", model, "-o", "-", "--rows", "5:9", "--output-format", "jsonl", "-q").stdout
+    assert [json.loads(line)["row"] for line in lines.splitlines()] == [5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("name", ["W.npy", "W.npz", "W.h5/group/W", "W.zarr/W"])
+def test_a_stream_into_a_store(model, X, W, name, tmp_path):
+    from nmfstream import api
+
+    assert run("transform", "-", "-m", model, "-o", tmp_path / name, stdin=npy(X[:20], X[20:])).returncode == 0
+    with api.open(tmp_path / name) as rows:
+        np.testing.assert_allclose(rows[:], W, atol=1e-4 * W.max())
+
+
+@pytest.mark.parametrize("data", ["-", "file"])
+def test_inverse_transform_is_the_product(model, H, W, tmp_path, data):
+    name = {"-": "-", "file": tmp_path / "direct.npy"}[data]
+    done = run("inverse-transform", name, "-m", model, "-o", "-", "-q", stdin=npy(W))
+    np.testing.assert_allclose(arrays(done.stdout)[0], W @ H, rtol=1e-5, atol=1e-6)
+
+
+def test_score_of_a_stream_is_that_of_the_file(model, X, x_npy):
+    one, other = (
+        json.loads(run("score", name, "-m", model, "--json", "-q", stdin=npy(X[:10], X[10:])).stdout)
+        for name in (x_npy, "-")
+    )
+    assert one["relative_error"] == pytest.approx(other["relative_error"], rel=1e-6)
+    assert one["rows"] == other["rows"] == 60
+
+
+def test_score_is_what_the_formulas_say(model, X, x_npy, W, H):
+    found = json.loads(run("score", x_npy, "-m", model, "--json", "-q").stdout)
+    R = X.astype(float) - W.astype(float) @ H
+    assert found["divergence"] == pytest.approx((R**2).sum() / 2, rel=1e-3)
+    assert found["loss"] == pytest.approx((R**2).sum() / 2 / 60, rel=1e-3)
+    assert found["relative_error"] == pytest.approx(np.linalg.norm(R) / np.linalg.norm(X), rel=1e-3)
+    spread = ((X - X.mean(0, dtype=float)) ** 2).sum()
+    assert found["explained_deviance"] == pytest.approx(1 - (R**2).sum() / spread, rel=1e-4)
+
+
+BAD = np.ones((3, 12), np.float32)
+BAD[1, 4] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("stdin", "args", "code", "said"),
+    [
+        (b"", (), 65, "standard input: no array came; look at the command that writes into the pipe"),
+        (npy(BAD), (), 65, "standard input: row 1, column 4: NaN"),
+        (npy(-np.ones((1, 12))), (), 65, "--negative clip"),
+        (npy(np.ones((2, 12)))[:-5], (), 65, "truncated"),
+        (b"gene0,gene1\n", ("--input-format", "csv"), 65, "drop a header line, as with 'tail -n +2'"),
+        (npy(np.ones((2, 12))), ("--rows", "0:1"), 2, "--rows: a stream is read once"),
+        (npy(np.ones((2, 12))), ("--resume",), 2, "--resume: a stream is read once"),
+    ],
+)
+def test_what_goes_wrong_in_a_pipe(model, stdin, args, code, said):
+    done = run("transform", "-m", model, "-", *args, stdin=stdin)
+    assert done.returncode == code
+    assert said in complaint(done)
+
+
+def test_no_lines_are_no_rows(model):
+    done = run("transform", "-m", model, "-", "--input-format", "csv", "-q")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_broken_stream_leaves_no_file(model, tmp_path):
+    done = run("transform", "-m", model, "-", "-o", tmp_path / "W.npy", stdin=npy(np.ones((2, 12)), BAD))
+    assert done.returncode == 65
+    assert not [p for p in tmp_path.iterdir() if "W.npy" in p.name]
+
+
+def test_negative_values_are_clipped_and_counted(model, X):
+    data = X.copy()
+    data[0, 0] = -1
+    done = run("transform", "-m", model, "-", "--negative", "clip", stdin=npy(data))
+    assert done.returncode == 0
+    assert b"1 negative value clipped" in done.stderr
+
+
+def peak_of_a_long_array(model, X, times):
+    """Most resident bytes when all rows of an array have come back."""
+    n = len(X) * times
+    process = subprocess.Popen(
+        [*PROGRAM, "transform", "-m", str(model), "-"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    feeder = threading.Thread(target=feed, args=(process.stdin, X, times))
+    feeder.start()
+    left = 128 + n * 3 * 4
+    while left:
+        left -= len(process.stdout.read(min(left, 1 << 20)))
+    feeder.join()
+    with open(f"/proc/{process.pid}/status") as status:
+        most = next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
+    process.stdin.close()
+    assert process.wait(120) == 0
+    process.stdout.close()
+    return most
+
+
+def feed(pipe, X, times):
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(X) * times, X.shape[1])}
+    np.lib.format.write_array_header_1_0(pipe, header)
+    for _ in range(times // 100):
+        pipe.write(X.tobytes() * 100)
+    pipe.flush()
+
+
+def test_memory_is_flat_however_long_an_array_is(model, X):
+    short, long = (peak_of_a_long_array(model, X, times) for times in (12000, 36000))
+    assert long < short + (16 << 20)
