@@ -15,6 +15,7 @@ from nmfstream.stores.hdf5_file import HDF5File, translated
 from nmfstream.stores.hdf5_nodes import Located, matrices, node_at, source_of, sparse_format, sparse_shape
 from nmfstream.stores.naming import Candidate, choose
 from nmfstream.stores.protocols import Opening
+from nmfstream.stores.sparse import inferred_shape
 
 CONVENTIONS = ("anndata", "tenx", "loom", "matlab")
 """Modules with ``locate(file, inner, opening) -> Located | None``, asked in this order."""
@@ -84,12 +85,13 @@ def _check_matrix(dataset: Any, name: str) -> None:
 def _sparse(
     file: HDF5File, group: Any, kind: str, at: Located, name: str, opening: Opening, transposed: bool
 ) -> Reader:
-    shape = at.shape or sparse_shape(group, kind)
     sources = [source_of(file, _vector(file, at, part, name, opening), f"{name}/{part}", opening) for part in at.parts]
     by_rows = (kind == "csr") != transposed
+    stated = at.shape or sparse_shape(group)
+    rows, columns = stated or inferred_shape(sources[1], sources[2], by_rows=kind == "csr")
     return transpose.sparse_rows(
         *sources,
-        shape=shape[::-1] if transposed else shape,
+        shape=(columns, rows) if transposed else (rows, columns),
         name=name,
         opening=opening,
         by_rows=by_rows,

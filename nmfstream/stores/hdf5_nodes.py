@@ -171,9 +171,10 @@ def matrices(file: HDF5File, top: str = "") -> list[Candidate]:
 def _candidate(path: str, node: Any) -> Candidate | None:
     kind = sparse_format(node)
     if "MATLAB_sparse" in node.attrs:
-        return Candidate(path, (max(0, node["jc"].shape[0] - 1), int(node.attrs["MATLAB_sparse"])), "float64", "csr")
+        dtype = str(node["data"].dtype) if "data" in node else "float64"
+        return Candidate(path, (max(0, node["jc"].shape[0] - 1), int(node.attrs["MATLAB_sparse"])), dtype, "csr")
     if kind:
-        return Candidate(path, sparse_shape(node, kind), str(node["data"].dtype), kind)
+        return Candidate(path, sparse_shape(node) or node["indptr"].shape, str(node["data"].dtype), kind)
     try:
         usable = isinstance(node, h5py.Dataset) and len(node.shape or ()) == 2 and node.dtype.kind in "biuf"
         usable = usable and text(node.attrs.get("MATLAB_class", "")) != "char"
@@ -182,29 +183,22 @@ def _candidate(path: str, node: Any) -> Candidate | None:
         return None
 
 
-def sparse_shape(group: Any, kind: str) -> tuple[int, int]:
-    """Shape of a sparse group, from its attributes or its ``shape`` dataset; else from indptr and the largest index.
+def sparse_shape(group: Any) -> tuple[int, int] | None:
+    """Shape of a sparse group, from its attributes or its ``shape`` dataset; None where neither is there.
 
     Raises
     ------
     DataError
     """
     stored = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
-    if stored is None and "shape" in group:
+    if stored is None and isinstance(group.get("shape"), h5py.Dataset):
         stored = group["shape"][...]
-    if stored is not None:
-        rows, columns = (int(n) for n in np.asarray(stored).reshape(-1)[:2])
-        if rows < 0 or columns < 0:
-            raise DataError(f"impossible shape {rows} x {columns}", where=group.name, hint="write the store again")
-        return rows, columns
-    compressed = max(0, group["indptr"].shape[0] - 1)
-    other = _largest(group["indices"]) + 1
-    return (compressed, other) if kind == "csr" else (other, compressed)
-
-
-def _largest(indices: Any) -> int:
-    step = 1 << 22
-    return max((int(indices[at : at + step].max()) for at in range(0, indices.shape[0], step)), default=-1)
+    if stored is None:
+        return None
+    numbers = np.asarray(stored).reshape(-1)
+    if len(numbers) != 2 or numbers.dtype.kind not in "iuf" or min(numbers) < 0:
+        raise DataError(f"impossible shape {stored}", where=group.name, hint="write the store again")
+    return int(numbers[0]), int(numbers[1])
 
 
 def source_of(file: HDF5File, dataset: Any, name: str, opening: Opening) -> ArraySource:

@@ -150,6 +150,16 @@ def check_parts(
         raise DataError(f"{shape[1]} columns, more than 2147483647", where=name, hint="split the matrix by columns")
 
 
+def inferred_shape(indices: ArraySource, indptr: ArraySource, *, by_rows: bool) -> tuple[int, int]:
+    """(rows, columns) of a matrix that does not state it: up to the largest index; all indices are read."""
+    step = 1 << 22
+    count = indices.shape[0]
+    pieces = (read_vector(indices, low, min(low + step, count)) for low in range(0, count, step))
+    other = max((int(piece.max()) for piece in pieces), default=-1) + 1
+    compressed = max(0, indptr.shape[0] - 1)
+    return (compressed, other) if by_rows else (other, compressed)
+
+
 def check_bounds(indptr: ArraySource, n_rows: int, nnz: int, name: str) -> None:
     """All of indptr, in windows: it begins at 0, never decreases, ends at the number of stored entries.
 

@@ -11,7 +11,7 @@ from nmfstream.stores.arrays import ArraySource
 from nmfstream.stores.base import Reader
 from nmfstream.stores.naming import Candidate, absent, choose
 from nmfstream.stores.protocols import Opening
-from nmfstream.stores.sparse import SparseReader
+from nmfstream.stores.sparse import inferred_shape
 from nmfstream.stores.zarr_array import ZarrArray
 from nmfstream.stores.zarr_files import Files, open_files
 from nmfstream.stores.zarr_library import LibraryArray
@@ -105,6 +105,7 @@ def _dense(place: Place, metadata: ArrayMetadata, names: Sequence[str] | None) -
         raise DataError(what, where=place.name, hint="a matrix is needed: reshape it to 2-D")
     transposed = place.opening.transpose
     source = array_source(place, metadata)
+    names = None if transposed else names
     return transpose.rows_of(source, place.name, place.opening, transposed=transposed, feature_names=names)
 
 
@@ -117,8 +118,19 @@ def array_source(place: Place, metadata: ArrayMetadata) -> ArraySource:
 
 def _sparse(place: Place, group: GroupMetadata, kind: str, names: Sequence[str] | None) -> Reader:
     data, indices, indptr = (_vector(place.below(part)) for part in ("data", "indices", "indptr"))
-    shape = sparse_shape(place.files, place.path, group) or (indptr.shape[0] - 1, 0)
-    return SparseReader(data, indices, indptr, shape, place.name, feature_names=names)
+    stated = sparse_shape(place.files, place.path, group)
+    rows, columns = stated or inferred_shape(indices, indptr, by_rows=kind == "csr")
+    transposed = place.opening.transpose
+    return transpose.sparse_rows(
+        data,
+        indices,
+        indptr,
+        shape=(columns, rows) if transposed else (rows, columns),
+        name=place.name,
+        opening=place.opening,
+        by_rows=(kind == "csr") != transposed,
+        feature_names=None if transposed else names,
+    )
 
 
 def _vector(place: Place) -> ArraySource:

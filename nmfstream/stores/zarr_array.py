@@ -25,6 +25,9 @@ SAMPLES = 48
 EDGE = 1 << 10
 """Bytes at either end of such a chunk that enter the fingerprint."""
 
+SMALL = 1 << 16
+"""Bytes of a chunk that enters the fingerprint whole."""
+
 
 class ZarrArray:
     """See `ArraySource`.
@@ -164,9 +167,11 @@ class ZarrArray:
         h = hashlib.sha256(repr((self.shape, self.chunks, self.dtype.str, self._metadata.fill_value)).encode())
         for cell in self._sampled():
             key = self._prefix + self._metadata.key(cell)
-            h.update(repr((cell, self._files.size(key))).encode())
-            for offset in (0, -EDGE):
-                data = self._files.read(key, offset, EDGE)
+            size = self._files.size(key) or 0
+            h.update(repr((cell, size)).encode())
+            spans = [(0, size)] if size <= SMALL else [(0, EDGE), (-EDGE, EDGE)]
+            for offset, count in spans:
+                data = self._files.read(key, offset, count)
                 h.update(b"-" if data is None else data.tobytes())
         return h.digest()
 

@@ -186,6 +186,29 @@ def loom(folder: Path, X: np.ndarray) -> str:
     return str(folder / "c.loom")
 
 
+def zarr_array(version: int, columns: bool = False, dtype: str = "f4", **layout: Any) -> Callable[..., str]:
+    def write(folder: Path, X: np.ndarray) -> str:
+        import zarr
+
+        values = (X.T if columns else X).astype(dtype)
+        group = zarr.open_group(folder / "d.zarr", mode="w", zarr_format=version)
+        group.create_array("X", data=values, config={"write_empty_chunks": True}, **layout)
+        return str(folder / "d.zarr/X")
+
+    return write
+
+
+def zarr_anndata(make: Callable[[np.ndarray], Any], version: int = 2) -> Callable[[Path, np.ndarray], str]:
+    def write(folder: Path, X: np.ndarray) -> str:
+        import anndata
+
+        with anndata.settings.override(zarr_write_format=version):
+            anndata.AnnData(make(X)).write_zarr(folder / "c.zarr")
+        return str(folder / "c.zarr")
+
+    return write
+
+
 TINY = {"memory": 1 << 14}
 """So little that what does not lie by rows is rearranged in scratch."""
 
@@ -243,4 +266,22 @@ CASES = [
     Case("10x version 2", tenx(2), sparse=True),
     Case("10x version 3", tenx(3), sparse=True),
     Case("loom", loom),
+    *(
+        Case(f"zarr {version} {name}", zarr_array(version, **layout), opening)
+        for version in (2, 3)
+        for name, layout, opening in (
+            ("rows", {"chunks": (32, COLUMNS)}, {}),
+            ("feature chunks", {"chunks": (64, 10)}, {}),
+            ("big-endian", {"chunks": (64, 10), "dtype": ">f8"}, {}),
+            ("uncompressed", {"chunks": (50, COLUMNS), "compressors": None}, {}),
+            ("columns", {"chunks": (16, 50), "columns": True}, {"transpose": True}),
+            ("tall chunks rearranged", {"chunks": (ROWS, 3)}, TINY),
+        )
+    ),
+    Case("zarr 3 shards", zarr_array(3, chunks=(16, 10), shards=(64, 50))),
+    *(
+        Case(f"zarr {version} anndata {make.__name__[:3]}", zarr_anndata(make, version), sparse=True)
+        for version in (2, 3)
+        for make in (sp.csr_matrix, sp.csc_matrix)
+    ),
 ]
