@@ -9,19 +9,18 @@ divergence", WASPAA 2011; C. Févotte, J. Idier, Neural Computation 23(9), 2011.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from nmfstream.core import penalties as penalty
 from nmfstream.core.convergence import MAX_ITER, StoppingRule, relative_change
 from nmfstream.core.initialization import Initialization, InitState
-from nmfstream.core.losses import Fixed, Loss, Statistics, make_loss
+from nmfstream.core.losses import Fixed, Loss, make_loss
 from nmfstream.core.mu_rows import RowUpdate, solve_rows
+from nmfstream.core.mu_sums import Sums, batch_sums
 from nmfstream.core.parameters import Objective, Parameters, Penalties, Schedule
 from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
-from nmfstream.core.reduction import by_stripes, columns, stripes
 from nmfstream.core.state import PassRecord, RunState
 from nmfstream.types import Array, Runs
 
@@ -56,14 +55,6 @@ class MuState(InitState):
     pass_cost: float = 0.0
     pass_rows: int = 0
     pass_change: float = 0.0
-
-
-class Sums(NamedTuple):
-    """A batch's statistics: cost and terms of H in float64, and W's summary."""
-
-    cost: float
-    terms: Array
-    summary: Array
 
 
 def is_compiled(problem: Problem, n_components: int) -> bool:
@@ -114,33 +105,8 @@ class MuModel:
         return W
 
     def sums(self, blocks: list[Block], W: Array, H: Array, executor: Executor) -> Sums:
-        """Statistics of a batch, by blocks or by feature stripes, in a fixed order."""
-        k, m = H.shape
-        terms = np.zeros((self.loss.n_terms, k, m))
-        if by_stripes(k, m):
-            task = partial(self._add_stripe, terms, blocks, W, H)
-            cost = sum(executor.map(task, stripes(k, m)))
-            summaries = [self.loss.summary(W[b.start : b.stop]) for b in blocks]
-        else:
-            parts = executor.map(partial(self._block_sums, W, H), blocks)
-            for statistics, _ in parts:
-                terms += statistics.terms
-            cost = sum(statistics.cost for statistics, _ in parts)
-            summaries = [summary for _, summary in parts]
-        return Sums(cost, terms, np.asarray(np.stack(summaries).sum(axis=0, dtype=np.float64)))
-
-    def _block_sums(self, W: Array, H: Array, block: Block) -> tuple[Statistics, Array]:
-        rows = W[block.start : block.stop]
-        return self.loss.statistics(block.X, rows, H), self.loss.summary(rows)
-
-    def _add_stripe(self, terms: Array, blocks: list[Block], W: Array, H: Array, stripe: tuple[int, int]) -> float:
-        a, b = stripe
-        h, cost = np.ascontiguousarray(H[:, a:b]), 0.0
-        for block in blocks:
-            part = self.loss.statistics(columns(block.X, a, b), W[block.start : block.stop], h)
-            terms[:, :, a:b] += part.terms
-            cost += part.cost
-        return cost
+        """Statistics of a batch."""
+        return batch_sums(self.loss, blocks, W, H, executor)
 
     def cost(self, blocks: list[Block], W: Array, fixed: Fixed, sums: Sums, executor: Executor) -> float:
         """Mean cost of a row of the batch, penalties included, as scikit-learn counts them."""
