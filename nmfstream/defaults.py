@@ -100,13 +100,13 @@ def _check(values: dict[str, Any], solver: str, stream: bool) -> None:
         (values["n_components"] < 1, "-k", "at least one component is needed", "give it, as in -k 20"),
         (values["batch_size"] < 1, "--batch-size", "at least one row is needed", "leave it out for the default"),
         (values["max_iter"] < 1, "--max-iter", "at least one pass is needed", "leave it out for the default"),
-        (not 0 <= values.get("l1_ratio", 0.0) <= 1, "--l1-ratio", "is a share", "give a number from 0 to 1"),
-        (not 0 <= values.get("holdout", 0.0) < 1, "--holdout", "is a share", "give a number from 0 to below 1"),
+        (not 0 <= values.get("l1_ratio", 0.0) <= 1, "--l1-ratio", "no share", "give a number from 0 to 1"),
+        (not 0 <= values.get("holdout", 0.0) < 1, "--holdout", "no share", "give a number from 0 to below 1"),
         (
             not 0 <= (1.0 if values["forget_factor"] is None else values["forget_factor"]) <= 1,
-            "--forget-factor", "is a share", "give a number from 0 to 1",
+            "--forget-factor", "no share", "give a number from 0 to 1",
         ),
-        ((values["tol"] or 0.0) < 0, "--tol", "is below zero", "give 0 or none to switch the rule off"),
+        ((values["tol"] or 0.0) < 0, "--tol", "below zero", "give 0 or none to switch the rule off"),
     ):  # fmt: skip
         if wrong:
             raise UsageError(what, where=where, hint=hint)

@@ -336,8 +336,10 @@ def _plain(value: Any) -> Any:
 
 
 def _from_checkpoint(path: Path) -> Model:
-    from nmfstream.checkpoint import read_components
+    from nmfstream.checkpoint_reading import is_checkpoint, read_components
 
+    if not is_checkpoint(path):
+        raise DataError("neither a model nor a checkpoint", where=str(path), hint=_NOT_A_MODEL)
     H, attributes = read_components(path)
     known = {n: attributes[n] for n in Model.__dataclass_fields__ if n in attributes and n != "components"}
     parameters = known.pop("parameters", None) or {n: v for n, v in attributes.items() if n not in known}

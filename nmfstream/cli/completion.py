@@ -17,7 +17,7 @@ _INSTALL = {
 
 
 @click.command(cls=Command, name="completion", example="\n".join(_INSTALL.values()))
-@click.argument("shell", type=click.Choice(list(_INSTALL)))
+@click.argument("shell", type=click.Choice(list(_INSTALL)), metavar="bash|zsh|fish")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def completion(shell: str, debug: bool) -> None:
     """Print the completion script for SHELL: put it where the shell looks for it, or `source` it."""

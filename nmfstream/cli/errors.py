@@ -87,8 +87,8 @@ def _usage(error: click.ClickException) -> tuple[int, str]:
 
 def _usage_text(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption):
-        close = error.possibilities or []
-        return f"no such option {error.option_name}" + (f"; did you mean {' or '.join(close)}?" if close else "")
+        close = (error.possibilities or [])[:1]
+        return f"no such option {error.option_name}" + (f"; did you mean {close[0]}?" if close else "")
     if isinstance(error, click.MissingParameter):
         return f"{_missing_name(error)} is missing"
     if isinstance(error, click.BadParameter):
@@ -100,7 +100,7 @@ def _usage_text(error: click.ClickException) -> str:
 def _missing_name(error: click.MissingParameter) -> str:
     if error.param is None:
         return "an argument"
-    metavar = error.param.metavar or ""
+    metavar = error.param.metavar or error.param.human_readable_name
     return f"{error.param.opts[0]} {metavar}" if isinstance(error.param, click.Option) else metavar
 
 

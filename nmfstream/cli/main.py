@@ -96,6 +96,8 @@ def main(args: list[str]) -> int:
         from nmfstream.cli.completion import complete
 
         return int(complete(nmfstream, os.environ[_COMPLETE]))
+    if args[:1] == ["help"]:
+        args = [*args[1:], "--help"]
     name = next((a for a in args if not a.startswith("-")), "")
     command = f"nmfstream {name}" if name in COMMANDS else "nmfstream"
     return guarded(lambda: _invoke(args), command, debug="--debug" in args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from enum import Enum
@@ -85,6 +86,39 @@ class Interval(ParamType):
         if seconds is None or not seconds > 0:
             self.fail(f"{value!r} is not an interval; write for example 5m, 200steps or none", param, ctx)
         return seconds, None
+
+
+class Number(ParamType):
+    """A number within bounds.
+
+    Parameters
+    ----------
+    kind : type
+        int or float.
+    low, high : float
+        Bounds; both belong to it unless `below` leaves the upper one out.
+    """
+
+    def __init__(self, kind: type, low: float = 0, high: float = math.inf, *, below: bool = False) -> None:
+        self.kind, self.low, self.high, self.below = kind, low, high, below
+        self.name = "n" if kind is int else "x"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        try:
+            number = self.kind(str(value))
+        except ValueError:
+            number = math.nan
+        inside = self.low <= number < self.high if self.below else self.low <= number <= self.high
+        if not inside or number == math.inf:
+            self.fail(f"{value!r} is not {self._described()}", param, ctx)
+        return number
+
+    def _described(self) -> str:
+        what = "a whole number" if self.kind is int else "a number"
+        if self.high == math.inf:
+            return f"{what} of {self.low} or more"
+        return f"{what} from {self.low} to {'below ' if self.below else ''}{self.high}"
 
 
 class Beta(ParamType):
@@ -177,7 +211,10 @@ class ModelFile(File):
         return path
 
 
-POSITIVE = click.IntRange(min=1)
+POSITIVE = Number(int, 1)
+COUNT = Number(int)
+WEIGHT = Number(float)
+SHARE = Number(float, 0, 1)
 
 
 def grouped(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -210,7 +247,7 @@ data_options = grouped(
 )  # fmt: skip
 
 resource_options = grouped(
-    click.option("--threads", type=POSITIVE, help="Cores to use [default: all]."),
+    click.option("--threads", type=POSITIVE, metavar="N", help="Cores to use [default: all]."),
     click.option("--memory", type=Size(), metavar="SIZE",
                  help="Peak resident size [default: a quarter of the machine's, 4GiB at most]."),
     click.option("--scratch", type=File(), metavar="DIR", help="Where to put what can be rebuilt."),

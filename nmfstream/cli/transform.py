@@ -21,7 +21,7 @@ cat a.npy b.npy | nmfstream transform -m topics.h5 - | consumer"""
 @click.option("--output-format", type=click.Choice(["npy", "csv", "tsv", "jsonl"]),
               help="Of standard output [default: npy; csv or tsv where the input is].")  # fmt: skip
 @click.option("--rows", type=o.Rows(), metavar="START:STOP", help="These rows only, into an output shared by jobs.")
-@click.option("--tol", type=click.FloatRange(min=0), help="Stop of a row [default: 1e-5; float64: 1e-9].")
+@click.option("--tol", type=o.WEIGHT, metavar="X", help="Stop of a row [default: 1e-5; float64: 1e-9].")
 @click.option("--max-iter", type=o.POSITIVE, metavar="N", help="Most iterations of a row.")
 @o.data_options
 @o.resource_options

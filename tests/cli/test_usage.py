@@ -19,7 +19,10 @@ from tests.cli.helpers import complaint, run
         (("fit", "x.npy", "-k", "3"), "-o MODEL.h5 is missing"),
         (("fit", "x.npy", "-o", "m.h5"), "-k: the number of components is missing; give it, as in -k 20"),
         (("fit", "x.npy", "-o", "m.npy", "-k", "3"), "a model is an HDF5 file: name it 'm.h5'"),
-        (("fit", "x.npy", "-o", "m.h5", "-k", "0"), "-k"),
+        (("fit", "x.npy", "-o", "m.h5", "-k", "0"), "-k / --n-components: '0' is not a whole number of 1 or more"),
+        (("fit", "x.npy", "-o", "m.h5", "-k", "two"), "'two' is not a whole number of 1 or more"),
+        (("fit", "x.npy", "-o", "m.h5", "-k", "3", "--l1-ratio", "2"), "'2' is not a number from 0 to 1"),
+        (("fit", "x.npy", "-o", "m.h5", "-k", "3", "--tol", "-1"), "'-1' is not a number of 0 or more"),
         (("fit", "x.npy", "-o", "m.h5", "-k", "3", "--beta-los", "2"), "no such option --beta-los; did you mean"),
         (("fit", "x.npy", "-o", "m.h5", "-k", "3", "--beta-loss", "kulback"), "'kulback' is no loss; did you mean"),
         (("fit", "x.npy", "-o", "m.h5", "-k", "3", "--memory", "3Q"), "'3Q' is not a size; write for example 300MiB"),
@@ -34,6 +37,7 @@ from tests.cli.helpers import complaint, run
         (("transform", "x.npy", "-m", "m.h5", "-o", "x.npy"), "x.npy: the output is also an input"),
         (("inverse-transform", "W.npy", "-m", "m.h5", "-o", "W.npy"), "W.npy: the output is also an input"),
         (("completion", "tcsh"), "tcsh"),
+        (("completion",), "bash|zsh|fish is missing"),
     ],
 )
 def test_wrong_usage_is_one_line_and_2(args, said):
@@ -61,7 +65,11 @@ def test_help_of_every_command_has_an_example_of_itself(name):
 def test_every_option_of_every_command_is_explained(name):
     command = nmfstream.get_command(click.Context(nmfstream), name)
     silent = [p.opts for p in command.params if isinstance(p, click.Option) and not p.help]
-    assert not [opts for opts in silent if "--format" not in opts]
+    assert not silent
+
+
+def test_help_is_a_word_too():
+    assert run("help", "fit").stdout == run("fit", "--help").stdout
 
 
 def test_version():
@@ -80,3 +88,9 @@ def test_debug_adds_the_traceback(tmp_path, x_npy):
     done = run("transform", x_npy, "-m", tmp_path / "none.h5", "-o", tmp_path / "W.npy", "--debug")
     assert done.returncode == 66
     assert b"Traceback" in done.stderr
+
+
+def test_what_is_no_model_is_told_so(tmp_path, x_npy):
+    done = run("transform", x_npy, "-m", x_npy, "-o", tmp_path / "W.npy")
+    assert done.returncode == 65
+    assert "x.npy: neither a model nor a checkpoint; give a file that" in complaint(done)

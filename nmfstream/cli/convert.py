@@ -1,0 +1,42 @@
+"""``nmfstream convert``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from nmfstream.cli import options as o
+from nmfstream.cli.report import counted, finish
+from nmfstream.cli.settings import Command
+
+
+@click.command(cls=Command, name="convert", example="nmfstream convert counts.h5/X -o counts.zarr/X")
+@o.data_argument()
+@click.option("-o", "--output", type=o.Store(), required=True, metavar="STORE", help="Where the data go.")
+@click.option("--chunk-rows", type=o.POSITIVE, metavar="N", help="Rows a chunk [default: about 4 MiB].")
+@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+@o.data_options
+@o.resource_options
+@o.common_options
+def convert(**given: Any) -> None:
+    """Rewrite DATA out of core: in another format, by rows, in larger chunks; sparse stays sparse where it can."""
+    from nmfstream.cli.meter import duration
+    from nmfstream.cli.progress import listener
+    from nmfstream.run.convert import ConvertConfig
+    from nmfstream.run.convert import convert as run
+
+    config = ConvertConfig(
+        inputs=o.inputs(given),
+        output=given["output"],
+        chunk_rows=given["chunk_rows"],
+        overwrite=given["overwrite"],
+        resources=o.resources(given),
+    )
+    with listener(given) as hear:
+        report = run(config, hear)
+    names = ("rows", "n_features", "nnz", "dtype", "seconds")
+    values = {"output": given["output"], **{name: getattr(report, name) for name in names}}
+    stored = "" if report.nnz is None else f", {report.nnz} stored entries"
+    shape = f"{counted(report.rows, 'row')} of {report.n_features} features ({report.dtype}{stored})"
+    finish(given, "convert", values, f"{shape} in 1 pass and {duration(report.seconds)}; wrote {given['output']}")
