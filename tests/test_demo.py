@@ -34,7 +34,7 @@ def test_modules_are_rows_and_words_are_columns(store):
         a, b = f["X/indptr"][names.index("json.decoder") :][:2]
         words = {terms[j]: n for j, n in zip(f["X/indices"][a:b], f["X/data"][a:b])}
         assert tuple(f["X"].attrs["shape"]) == (len(names), len(terms))
-    assert words["decoder"] > 3
+    assert words["decoder"] > 1
     assert terms == sorted(terms)
 
 

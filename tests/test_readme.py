@@ -24,8 +24,9 @@ def blocks(language):
 
 
 def commands():
-    lines = [line[2:].split("   #")[0].strip() for block in blocks("console") for line in block.splitlines() if line[:2] == "$ "]
-    return [line for line in lines if not line.startswith(ELSEWHERE)]
+    lines = [line for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+    bare = [line[2:].split("   #")[0].strip() for line in lines]
+    return [line for line in bare if not line.startswith(ELSEWHERE)]
 
 
 @pytest.fixture(scope="module")

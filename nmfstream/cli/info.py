@@ -60,7 +60,7 @@ def _matrix(path: str, m: dict[str, Any]) -> Iterator[str]:
 def _model(about: dict[str, Any]) -> Iterator[str]:
     shape = f"{about['n_components']} components x {about['n_features']} features"
     yield f"{about['path']}: model of {shape}, {about['dtype']}"
-    yield f"  solver {about.get('solver')}, beta_loss {about.get('beta_loss')}, loss {about.get('loss'):.6g} a row"
+    yield f"  solver {about.get('solver')}, beta_loss {about.get('beta_loss')}{_loss(about)}"
     reason = about.get("stop_reason") or "no stop reason"
     yield f"  {about.get('n_iter')} passes, {about.get('n_steps')} steps; {reason}"
     yield f"  {'with' if about['feature_names'] else 'no'} feature names"
@@ -77,8 +77,11 @@ def _checkpoint(about: dict[str, Any]) -> Iterator[str]:
 
 def _history(records: list[dict[str, Any]]) -> Iterator[str]:
     for r in records:
-        loss = "" if r["loss"] is None else f", loss {r['loss']:.6g}"
-        yield f"  {r['name']}: {r['rows']} rows, {r['seconds']:.2f} s{loss}"
+        yield f"  {r['name']}: {r['rows']} rows, {r['seconds']:.2f} s{_loss(r)}"
+
+
+def _loss(about: dict[str, Any]) -> str:
+    return "" if about.get("loss") is None else f", loss {about['loss']:.6g} a row"
 
 
 def _by(shape: list[int]) -> str:
