@@ -9,23 +9,25 @@ from typing import Any
 import numpy as np
 
 from nmfstream.core.blocks import block_rows
-from nmfstream.core.initialization import Initialization, restored
-from nmfstream.core.multiplicative import MuModel, MuState, forgetting, is_compiled, partial_step
-from nmfstream.core.parameters import BETA_NAMES, Objective, Parameters, Schedule, Start
+from nmfstream.core.init_state import restored
+from nmfstream.core.initialization import Initialization
+from nmfstream.core.mu_model import MuState
+from nmfstream.core.multiplicative import partial_step
+from nmfstream.core.parameters import Start
 from nmfstream.core.protocols import Executor
 from nmfstream.core.solvers import make_solver
 from nmfstream.core.state import RunState
-from nmfstream.errors import UsageError
-from nmfstream.estimator_base import Estimator, in_container, known_as
-from nmfstream.estimator_checks import check_custom, check_matrix, check_non_negative, check_parameters, least
+from nmfstream.estimator_base import in_container, known_as
+from nmfstream.estimator_checks import check_matrix, check_non_negative, check_parameters
 from nmfstream.estimator_engine import executor_for, one_batch, problem_of
+from nmfstream.estimator_settings import Settings
 from nmfstream.estimator_verbose import narrator
 from nmfstream.run.sources import MemorySource
 from nmfstream.run.stages import Hooks, MemoryW, run_stages
 from nmfstream.types import Array, Matrix
 
 
-class MiniBatchNMF(Estimator):
+class MiniBatchNMF(Settings):
     """Mini-batch non-negative matrix factorization X ≈ WH.
 
     Parameters, attributes and results are those of ``sklearn.decomposition.MiniBatchNMF``, and `solver` besides.
@@ -164,10 +166,10 @@ class MiniBatchNMF(Estimator):
             hooks = Hooks(narrator(self, problem)) if self.verbose else None
             run_stages(solver, state, MemorySource(X), executor, size, carried, hooks)
             self._keep(state, H)
-            W = self._final_W(X, carried.W, executor)
-            self.reconstruction_err_ = self._error(X, W, executor)
+            learned: Array = self._final_W(X, carried.W, executor)
+            self.reconstruction_err_ = self._error(X, learned, executor)
         self._warn()
-        return W
+        return learned
 
     def _keep(self, state: RunState, H: Array | None) -> None:
         """Take over what a run learned; a custom H is the one that changes, as in scikit-learn."""
@@ -316,68 +318,3 @@ class MiniBatchNMF(Estimator):
                 f"This {name} instance is not fitted yet. Call 'fit' with appropriate arguments before using "
                 "this estimator."
             )
-
-    def _check_zeros(self, X: Matrix) -> None:
-        if self._beta() <= 0 and least(X) == 0:
-            raise ValueError(
-                "When beta_loss <= 0 and X contains zeros, the solver may diverge. Please add small values to X, "
-                "or use a positive beta_loss."
-            )
-
-    def _begin(self, X: Matrix, W: Any, H: Any) -> tuple[Array | None, Array | None]:
-        """Settle sizes and rates; check the custom start."""
-        n, m = X.shape
-        k = self.n_components
-        self._n_components = m if k is None else k
-        if self.init == "custom":
-            free = None if k == "auto" else self._n_components
-            H = check_custom(H, (free, m), "NMF (input H)")
-            W = check_custom(W, (n, free), "NMF (input W)")
-            self._n_components = H.shape[0]
-            if H.dtype != X.dtype or W.dtype != X.dtype:
-                raise TypeError(
-                    f"H and W should have the same dtype as X. Got H.dtype = {H.dtype} and W.dtype = {W.dtype}."
-                )
-        elif W is not None or H is not None:
-            warnings.warn(
-                "When init!='custom', provided W or H are ignored. Set  init='custom' to use them as initialization.",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        if self._n_components == "auto":
-            self._n_components = m
-        self._n_components = int(self._n_components)
-        self._batch_size = min(self.batch_size, n)
-        self._rho = forgetting(self.forget_factor, self.batch_size, n)
-        self._transform_max_iter = self.max_iter if self.transform_max_iter is None else self.transform_max_iter
-        if self.solver == "hals" and self._beta() != 2:
-            raise UsageError("solver='hals' needs beta_loss='frobenius'", hint="use solver='mu'")
-        return (W, H) if self.init == "custom" else (None, None)
-
-    def _beta(self) -> float:
-        return float(BETA_NAMES[self.beta_loss] if isinstance(self.beta_loss, str) else self.beta_loss)
-
-    def _objective(self) -> Objective:
-        alpha_H = self.alpha_W if self.alpha_H == "same" else self.alpha_H
-        return Objective(self._n_components, self._beta(), float(self.alpha_W), float(alpha_H), float(self.l1_ratio))
-
-    def _schedule(self) -> Schedule:
-        return Schedule(
-            batch_size=int(self.batch_size),
-            max_iter=int(self.max_iter),
-            tol=float(self.tol),
-            max_no_improvement=self.max_no_improvement,
-            forget_factor=float(self.forget_factor) if self.solver == "mu" else None,
-            fresh_restarts=bool(self.fresh_restarts),
-            fresh_restarts_max_iter=int(self.fresh_restarts_max_iter),
-            transform_max_iter=self.transform_max_iter,
-        )
-
-    def _parameters(self, H: Array | None) -> Parameters:
-        return Parameters(self._objective(), self._schedule(), Start(self.init, self.random_state, H))
-
-    def _model(self, X: Matrix) -> MuModel:
-        problem = problem_of(X)
-        return MuModel(
-            self._objective(), problem.n_features, problem.dtype, is_compiled(problem, self._n_components)
-        )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nmfstream.core.convergence import NO_IMPROVEMENT, SMALL_CHANGE
-from nmfstream.core.multiplicative import MuState
+from nmfstream.core.mu_model import MuState
 from nmfstream.core.protocols import Problem
 from nmfstream.core.state import RunState
 

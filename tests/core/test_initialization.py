@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from sklearn.decomposition._nmf import _initialize_nmf
 
 from nmfstream.core.blocks import block_rows
-from nmfstream.core.initialization import InitState
+from nmfstream.core.init_state import InitState
 from nmfstream.core.multiplicative import MiniBatchMU
 from nmfstream.core.parameters import Objective, Parameters, Schedule, Start
 from nmfstream.core.protocols import Batch
@@ -18,7 +18,6 @@ from nmfstream.core.state import RunState
 from nmfstream.errors import UsageError
 from nmfstream.run.executors import SerialExecutor
 from nmfstream.run.sources import MemorySource, from_scipy
-from nmfstream.types import CSR
 
 INITS = ["random", "nndsvd", "nndsvda", "nndsvdar", None]
 SERIAL = SerialExecutor()
@@ -157,14 +156,3 @@ def test_too_many_components_are_refused_in_the_words_of_sklearn(init) -> None:
 def test_a_custom_start_needs_its_components() -> None:
     with pytest.raises(UsageError, match="init='custom' needs H"):
         initialized(np.ones((3, 2)), 1, "custom")
-
-
-def test_views_of_sparse_rows_give_the_same() -> None:
-    X = SETS["sparse"]()
-    whole = from_scipy(sp.vstack([X[:9], X]).tocsr(), X.dtype)
-    assert isinstance(whole, CSR)
-    expected, _ = initialized(X, 3, "nndsvd")
-    source = whole.rows(9, whole.shape[0])
-    view = sp.csr_matrix((source.rebased().data, source.rebased().indices, source.rebased().indptr), shape=X.shape)
-    found, _ = initialized(view, 3, "nndsvd")
-    np.testing.assert_array_equal(found, expected)

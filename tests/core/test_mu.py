@@ -11,13 +11,14 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmfstream.core import mu_sums, multiplicative
+from nmfstream.core import mu_model, mu_sums
 from nmfstream.core.blocks import block_rows
 from nmfstream.core.losses import make_loss
 from nmfstream.core.mu_iterate import step
+from nmfstream.core.mu_model import MuModel, MuState, begin_updates
 from nmfstream.core.mu_rows import RowUpdate, solve_rows
 from nmfstream.core.mu_sums import batch_sums, split_columns
-from nmfstream.core.multiplicative import MiniBatchMU, MuModel, MuState, begin_updates
+from nmfstream.core.multiplicative import MiniBatchMU
 from nmfstream.core.parameters import Objective, Parameters, Penalties, Schedule, Start
 from nmfstream.core.protocols import Batch, Problem
 from nmfstream.core.reduction import stripes
@@ -56,7 +57,7 @@ def run(X: Any, solver: MiniBatchMU, executor: Any = SERIAL, hooks: Hooks | None
 @pytest.mark.parametrize("fresh_restarts", [False, True], ids=["carried", "fresh"])
 def test_bits_do_not_depend_on_threads(sparse, beta, compiled, fresh_restarts, monkeypatch) -> None:
     work = dict.fromkeys((True, False), 0 if compiled else 10**12)
-    monkeypatch.setattr(multiplicative, "COMPILED_WORK", work)
+    monkeypatch.setattr(mu_model, "COMPILED_WORK", work)
     X = data(sparse, "float32")
     expected, W = run(X, solver_for(X, beta, "nndsvda", fresh_restarts=fresh_restarts, tol=1e-3))
     with Pool(3) as pool:
