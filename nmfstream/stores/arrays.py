@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +19,9 @@ import numpy as np
 
 from nmfstream.errors import DataError
 from nmfstream.types import Array
+
+TASK_BYTES = 1 << 19
+"""Least decoded bytes of a task."""
 
 
 class Box(NamedTuple):
@@ -115,6 +119,13 @@ def grid(low: tuple[int, ...], high: tuple[int, ...], chunks: tuple[int, ...]) -
             tuple(max(a, i * c) for a, i, c in zip(low, cell, chunks)),
             tuple(min(b, (i + 1) * c) for b, i, c in zip(high, cell, chunks)),
         )
+
+
+def grouped(boxes: Sequence[Box], itemsize: int) -> Iterator[Sequence[Box]]:
+    """Boxes in groups worth a task of their own: handing tiny ones to threads would cost more than decoding them."""
+    if boxes:
+        count = max(1, TASK_BYTES // max(1, math.prod(boxes[0].shape) * itemsize))
+        yield from (boxes[at : at + count] for at in range(0, len(boxes), count))
 
 
 def cell_of(box: Box, chunks: tuple[int, ...]) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from nmfstream.stores.arrays import ArraySource, Box, digest
+from nmfstream.stores.arrays import ArraySource, Box, digest, grouped
 from nmfstream.stores.base import Reader
 from nmfstream.stores.checks import DenseOrigin, fill
 from nmfstream.stores.protocols import ReadPolicy
@@ -56,7 +56,12 @@ class DenseReader(Reader):
         assert not isinstance(out, tuple)
         turn = -1 if self.transposed else 1
         low, high = (start, 0)[::turn], (stop, self.shape[1])[::turn]
-        return [partial(self._fill, box, start, out, policy) for box in self.source.boxes(low, high)]
+        groups = grouped(self.source.boxes(low, high), self.dtype.itemsize)
+        return [partial(self._fill_group, boxes, start, out, policy) for boxes in groups]
+
+    def _fill_group(self, boxes: Sequence[Box], start: int, out: Array, policy: ReadPolicy) -> None:
+        for box in boxes:
+            self._fill(box, start, out, policy)
 
     def _fill(self, box: Box, start: int, out: Array, policy: ReadPolicy) -> None:
         rows, columns = (slice(a, b) for a, b in list(zip(box.low, box.high))[:: -1 if self.transposed else 1])

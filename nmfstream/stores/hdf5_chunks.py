@@ -211,7 +211,7 @@ class ChunkedSource(HDF5Source):
         box = whole_cell(cell, self.chunks, self.shape)
         library = LibrarySource(self._file, self._dataset, self._name, self._fill_missing, self.layout)
         try:
-            reference = library.load(box).copy()
+            reference = library.load(box, np.empty(box.shape, self.dtype))
         except DataError:
             return
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,12 @@ def open_reader(spec: str, opening: Opening) -> RowReader:
     AccessDeniedError
     """
     store, inner = split(spec)
-    reader: Reader = reopen(f"{format_of(store).module}:open_dataset", (store, inner, opening))
+    form = format_of(store)
+    if _URL.match(store) and form.name != "Zarr":
+        raise UsageError(
+            f"{form.name} is not read from a URL", where=spec, hint="download it first, or use a Zarr store"
+        )
+    reader: Reader = reopen(f"{form.module}:open_dataset", (store, inner, opening))
     return reader
 
 
@@ -95,6 +101,7 @@ def open_inputs(specs: Sequence[str], opening: Opening) -> RowReader:
     """
     if not specs:
         raise UsageError("no input", hint="name at least one STORE[/DATASET]")
+    _allow_open_files(len(specs))
     readers: list[RowReader] = []
     try:
         readers.extend(open_reader(spec, opening) for spec in specs)
@@ -103,6 +110,16 @@ def open_inputs(specs: Sequence[str], opening: Opening) -> RowReader:
         for reader in readers:
             reader.close()
         raise
+
+
+def _allow_open_files(inputs: int) -> None:
+    """Every input holds two descriptors: ask the system for as many as it gives."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * inputs + 256
+    if soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
 
 
 def candidates(spec: str, opening: Opening) -> list[Candidate]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmfstream.errors import DataError
-from nmfstream.stores.arrays import ArraySource, Box, digest
+from nmfstream.stores.arrays import ArraySource, Box, digest, grouped
 from nmfstream.stores.base import Reader
 from nmfstream.stores.checks import EntryOrigin, check_indptr, fill, fill_indices
 from nmfstream.stores.protocols import ReadPolicy
@@ -94,19 +94,27 @@ class SparseReader(Reader):
         assert isinstance(out, CSR)
         first = int(self.indptr(start, start)[0])
         span = (first,), (first + len(out.data),)
-        values = [partial(self._fill_data, box, start, first, out, policy) for box in self._data.boxes(*span)]
-        columns = [partial(self._fill_indices, box, start, first, out) for box in self._indices.boxes(*span)]
+        values = [
+            partial(self._fill_data, boxes, start, first, out, policy)
+            for boxes in grouped(self._data.boxes(*span), self.dtype.itemsize)
+        ]
+        columns = [
+            partial(self._fill_indices, boxes, start, first, out)
+            for boxes in grouped(self._indices.boxes(*span), self._indices.dtype.itemsize)
+        ]
         return [*values, *columns]
 
-    def _fill_data(self, box: Box, start: int, first: int, out: CSR, policy: ReadPolicy) -> None:
-        target = out.data[box.low[0] - first : box.high[0] - first]
-        block = self._data.load(box, target if target.dtype == self.dtype else None)
-        fill(target, block, policy, self._origin(self._data, box, start, first, out))
+    def _fill_data(self, boxes: Sequence[Box], start: int, first: int, out: CSR, policy: ReadPolicy) -> None:
+        for box in boxes:
+            target = out.data[box.low[0] - first : box.high[0] - first]
+            block = self._data.load(box, target if target.dtype == self.dtype else None)
+            fill(target, block, policy, self._origin(self._data, box, start, first, out))
 
-    def _fill_indices(self, box: Box, start: int, first: int, out: CSR) -> None:
-        target = out.indices[box.low[0] - first : box.high[0] - first]
-        block = self._indices.load(box, target if self._indices.dtype == np.int32 else None)
-        fill_indices(target, block, self.shape[1], self._origin(self._indices, box, start, first, out))
+    def _fill_indices(self, boxes: Sequence[Box], start: int, first: int, out: CSR) -> None:
+        for box in boxes:
+            target = out.indices[box.low[0] - first : box.high[0] - first]
+            block = self._indices.load(box, target if self._indices.dtype == np.int32 else None)
+            fill_indices(target, block, self.shape[1], self._origin(self._indices, box, start, first, out))
 
     def _origin(self, source: ArraySource, box: Box, start: int, first: int, out: CSR) -> EntryOrigin:
         column = partial(self._column_of, first) if source is self._data else None

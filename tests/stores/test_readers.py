@@ -16,6 +16,8 @@ from nmfstream.stores.registry import candidates, open_reader, split
 from nmfstream.types import CSR
 from tests.stores.conformance import CASES, COLUMNS, ROWS, Case, matrix
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
 RANGES = [(0, ROWS), (0, 1), (13, 14), (16, 19), (31, 33), (150, 151), (64, 128), (ROWS - 1, ROWS), (40, 40), (3, 299)]
 X = matrix()
 
