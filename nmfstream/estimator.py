@@ -20,14 +20,14 @@ from nmfstream.core.state import RunState
 from nmfstream.estimator_base import in_container, known_as
 from nmfstream.estimator_checks import check_matrix, check_non_negative, check_parameters
 from nmfstream.estimator_engine import executor_for, one_batch, problem_of
-from nmfstream.estimator_settings import Settings
+from nmfstream.estimator_files import Files
 from nmfstream.estimator_verbose import narrator
 from nmfstream.run.sources import MemorySource
 from nmfstream.run.stages import Hooks, MemoryW, run_stages
 from nmfstream.types import Array, Matrix
 
 
-class MiniBatchNMF(Settings):
+class MiniBatchNMF(Files):
     """Mini-batch non-negative matrix factorization X ≈ WH.
 
     Parameters, attributes and results are those of ``sklearn.decomposition.MiniBatchNMF``, and `solver` besides.

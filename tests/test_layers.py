@@ -20,10 +20,7 @@ LAYERS = (
         "fingerprint", "model", "run.events",
     ),
     ("run",),
-    (
-        "estimator", "estimator_base", "estimator_checks", "estimator_engine", "estimator_hals", "estimator_verbose",
-        "api",
-    ),
+    ("estimator", "api"),
     ("cli",),
 )  # fmt: skip
 """`run.events` is the vocabulary in which a checkpoint speaks to whoever listens."""
@@ -35,7 +32,7 @@ FORBIDDEN = {
     "storage": {"click", "numpy", "h5py", "zarr", "numba"},
     "stores": {"click", "tqdm"},
     "run": {"click", "tqdm"},
-    "estimator": {"click", "tqdm", "sklearn", "h5py"},
+    "estimator": {"click", "tqdm", "h5py"},
     "api": {"click", "tqdm"},
     "cli": {"numpy", "scipy", "numba", "h5py", "zarr"},
 }
@@ -48,7 +45,8 @@ def part(path):
 
 def place(dotted):
     """The name by which the table knows a module."""
-    return dotted if dotted in LAYER else dotted.split(".")[0]
+    first = "estimator" if dotted.startswith("estimator_") else dotted.split(".")[0]
+    return dotted if dotted in LAYER else first
 
 
 def imported(tree):
