@@ -6,19 +6,19 @@ import importlib.util
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from nmfstream.errors import DataError, NmfstreamError
+from nmfstream.errors import DataError
 from nmfstream.stores.arrays import ArraySource, Layout, real
 from nmfstream.stores.files import PreadFile
 from nmfstream.stores.filters import Filter, Pipeline
 from nmfstream.stores.flat import FlatSource
 from nmfstream.stores.hdf5_chunks import ChunkedSource, LibrarySource
 from nmfstream.stores.hdf5_file import HDF5File
+from nmfstream.stores.hdf5_virtual import VirtualSource
 from nmfstream.stores.naming import Candidate, absent
 from nmfstream.stores.protocols import Opening
 
@@ -217,7 +217,7 @@ def source_of(file: HDF5File, dataset: Any, name: str, opening: Opening) -> Arra
     fill = opening.missing_chunks == "fill"
     layout = plan.get_layout()
     if dataset.is_virtual:
-        return _virtual(file, dataset, name, opening)
+        return VirtualSource(file, dataset, name, fill, Layout("virtual"))
     if layout == h5py.h5d.CONTIGUOUS and not dataset.external:
         return _contiguous(file, dataset, name) or LibrarySource(file, dataset, name, fill, Layout("contiguous"))
     if layout == h5py.h5d.CHUNKED:
@@ -283,29 +283,3 @@ def _require_filter(f: Filter, name: str) -> None:
         hint = f"{_PACKAGES} brings it" if known else f"install its plugin ({_PACKAGES} has the common ones)"
         number = "" if not known else f" (filter {f.number})"
         raise DataError(f"compressed with {f.name}{number}, which is not installed", where=name, hint=hint)
-
-
-def _virtual(file: HDF5File, dataset: Any, name: str, opening: Opening) -> ArraySource:
-    return VirtualSource(file, dataset, name, opening.missing_chunks == "fill", Layout("virtual"))
-
-
-class VirtualSource(LibrarySource):
-    """A virtual dataset, read through the library once every source is known to be there."""
-
-    def check(self) -> None:
-        """Every source file and dataset exists."""
-        absent_ones = [problem for problem in map(self._problem, self._dataset.virtual_sources()) if problem]
-        if absent_ones and not self._fill_missing:
-            listed = ", ".join(dict.fromkeys(absent_ones))
-            hint = "bring them beside the file, or say --missing-chunks fill to read the fill value for them"
-            raise DataError(f"virtual dataset without its sources: {listed}", where=self._name, hint=hint)
-
-    def _problem(self, source: Any) -> str:
-        if source.file_name == ".":
-            return "" if source.dset_name in self._file.h5 else f"dataset {source.dset_name}"
-        path = Path(self._file.path).parent / source.file_name
-        try:
-            with h5py.File(path, "r") as other:
-                return "" if source.dset_name in other else f"{source.file_name}:{source.dset_name}"
-        except (OSError, NmfstreamError):
-            return str(source.file_name)

@@ -77,6 +77,19 @@ def test_fault_51_virtual_dataset_without_its_source(tmp_path: Path, path: Path)
     np.testing.assert_array_equal(filled, np.r_[X[:60], np.zeros((60, 10))])
 
 
+def test_fault_51_sources_that_are_not_whole(tmp_path: Path, path: Path) -> None:
+    layout = h5py.VirtualLayout(X.shape, "f4")
+    layout[:60] = h5py.VirtualSource("part.h5", "X", (60, 10))
+    with h5py.File(path, "w") as f:
+        f.create_virtual_dataset("X", layout)
+    with h5py.File(tmp_path / "part.h5", "w") as f:
+        f["X"] = X[:60]
+    assert "600 of 1200 values have no source" in failure(path).what
+    with h5py.File(tmp_path / "part.h5", "w") as f:
+        f.create_dataset("X", (60, 10), "f4", chunks=(10, 10))[:20] = 1
+    assert "part.h5:X (chunks never written)" in failure(path).what
+
+
 @pytest.mark.parametrize("layout", [{"chunks": (10, 10)}, {"chunks": (10, 5), "compression": "gzip"}])
 def test_fault_52_chunks_that_were_never_written(path: Path, layout: dict[str, Any]) -> None:
     with h5py.File(path, "w") as f:
