@@ -57,9 +57,10 @@ class MiniBatchMU:
         prepare = self.initialization.stages
         if state.stage < len(prepare):
             return self.initialization.stage(state)
-        if state.stop_reason not in (None, MAX_ITER):
-            return None
         done = state.stage - len(prepare)
+        if state.stop_reason not in (None, MAX_ITER):
+            # Stopped within a pass, which is still to be finished.
+            return MuPass(self, state, done + 1) if state.row else None
         state.stop_reason = None if done < self.parameters.schedule.max_iter else MAX_ITER
         return None if state.stop_reason else MuPass(self, state, done + 1)
 

@@ -128,6 +128,8 @@ def _run_stage(
         loss = state.loss
         hooks.listener(Advanced(state.row, _nbytes(batch.X), state.n_steps, loss))
         hooks.after_step(state)
+    if carried is not None and stage.carries_W and state.row < rows:
+        _hand_on(stage, state, carried, rows)
     stage.finish(executor)
     state.stage, state.row = state.stage + 1, 0
     seconds = time.perf_counter() - began
@@ -161,6 +163,15 @@ def _streamed_steps(
             yield batch
             if stage.done:
                 return
+
+
+def _hand_on(stage: Stage, state: RunState, carried: CarriedW, n_rows: int) -> None:
+    """Rows that a stopped pass has not come to keep the W that they had."""
+    carried.begin(state.n_iter + 1, state.row)
+    for start in range(state.row, n_rows, stage.unit):
+        W = carried.read(start, min(start + stage.unit, n_rows))
+        assert W is not None
+        carried.write(start, W)
 
 
 def _resident_steps(

@@ -24,6 +24,7 @@ from nmfstream.core.protocols import Batch, Problem
 from nmfstream.core.reduction import stripes
 from nmfstream.core.state import RunState, pack, unpack
 from nmfstream.errors import StopRequested
+from nmfstream.run.carried import DiskW
 from nmfstream.run.executors import Pool, SerialExecutor, ThreadExecutor
 from nmfstream.run.sources import MemorySource, from_scipy
 from nmfstream.run.stages import Hooks, MemoryW, run_stages
@@ -123,6 +124,26 @@ def test_an_interrupted_step_has_not_happened(after, init, fresh_restarts) -> No
         run_stages(solver, state, MemorySource(X), Interrupted(after), size, W)
     run_stages(solver, state, MemorySource(X), SERIAL, size, W)
     np.testing.assert_array_equal(state.solver.H, expected.solver.H)
+
+
+def test_W_on_disk_is_that_in_memory_where_a_pass_stops_early(tmp_path) -> None:
+    X = data(False)
+    given = {"batch_size": 30, "tol": 5e-3, "max_iter": 50}
+    expected, W = run(X, solver_for(X, **given))
+    assert expected.n_steps > 12
+    assert expected.n_steps % 10 != 0
+    saved: list[Any] = []
+    solver, disk = solver_for(X, **given), DiskW(tmp_path / "c", 300, 4, X.dtype)
+    size, state = block_rows(solver.problem, 4, 30), solver.start()
+    hooks = Hooks(lambda state: saved.append(pack(state)))
+    run_stages(solver, state, MemorySource(X), SERIAL, size, disk, hooks)
+    np.testing.assert_array_equal(disk.last(state.n_iter)(0, 300), W)
+    # Killed after the last step and before the pass was finished.
+    again = unpack(*saved[-2])
+    assert again.stop_reason is not None
+    run_stages(solver_for(X, **given), again, MemorySource(X), SERIAL, size, disk)
+    assert (again.n_iter, again.n_steps) == (expected.n_iter, expected.n_steps)
+    np.testing.assert_array_equal(disk.last(again.n_iter)(0, 300), W)
 
 
 @pytest.mark.parametrize("beta", BETAS)
