@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any
 
@@ -25,26 +27,26 @@ class ReadAhead:
     Parameters
     ----------
     file : binary file
-        Its ``read1`` (or ``read``) returns what is there.
+        Nothing of it has been read yet.
     capacity : int
         Bytes held at most, unless one row is larger.
     """
 
     def __init__(self, file: IO[bytes], capacity: int = CAPACITY) -> None:
-        self._file, self._capacity = file, capacity
+        self._capacity = capacity
         self._pieces: deque[memoryview] = deque()
         self._held = 0
         self._wanted = 0
         self._ended = False
         self._error: BaseException | None = None
         self._change = threading.Condition()
+        self._read = _reader(file)
         _widen(file)
         threading.Thread(target=self._fetch, daemon=True).start()
 
     def _fetch(self) -> None:
-        read = getattr(self._file, "read1", self._file.read)
         try:
-            while piece := read(_PIECE):
+            while piece := self._read(_PIECE):
                 with self._change:
                     self._pieces.append(memoryview(piece))
                     self._held += len(piece)
@@ -109,6 +111,18 @@ class ReadAhead:
     def some(self) -> bytes:
         """Wait for a byte; returns what is there (nothing at the end)."""
         return self.take(min(self.wait(1), self._capacity))
+
+
+def _reader(file: IO[bytes]) -> Callable[[int], bytes]:
+    """Reads what is there; of a real file by its descriptor.
+
+    A thread that waits inside a file object holds its lock, and the interpreter cannot end while one does.
+    """
+    try:
+        descriptor = os.dup(file.fileno())
+    except (OSError, ValueError, AttributeError):
+        return getattr(file, "read1", file.read)
+    return lambda size: os.read(descriptor, size)
 
 
 def _widen(file: IO[bytes]) -> None:

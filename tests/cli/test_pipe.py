@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import subprocess
 import threading
 
@@ -37,6 +38,25 @@ def test_one_array_out_for_each_array_in(model, X, W):
 def test_the_same_input_gives_the_same_bits(model, X):
     data = npy(X, X[:7])
     assert len({run("transform", "-m", model, "-", "-q", stdin=data).stdout for _ in range(3)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, b"nmfstream transform: stopped by Ctrl-C\n"), (signal.SIGTERM, -signal.SIGTERM, b"")],
+)
+def test_a_signal_while_it_waits(model, tmp_path, number, code, said):
+    process = subprocess.Popen(
+        [*PROGRAM, "transform", "-m", str(model), "-"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdin.write(npy(np.ones((2, 12)))[:-8])
+    process.stdin.flush()
+    assert process.stdout.read(128)
+    process.send_signal(number)
+    assert process.wait(20) == code
+    assert process.stderr.read() == said
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        pipe.close()
 
 
 def test_a_row_is_answered_before_the_next_is_sent(model, X):
