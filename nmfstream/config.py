@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nmfstream.core.parameters import Parameters
 from nmfstream.types import Array
+
+if TYPE_CHECKING:
+    from nmfstream.model import Model
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,6 @@ class FitConfig:
         For ``init="custom"``.
     continue_from : str or None
         ``--from``: model or checkpoint whose H (and statistics) the run begins with.
-    holdout : float
-        Share of the rows that are only scored.
     metrics : Path or None
     dry_run : bool
     """
@@ -106,7 +107,6 @@ class FitConfig:
     h_init: str | Array | None = None
     w_init: str | Array | None = None
     continue_from: str | None = None
-    holdout: float = 0.0
     resources: Resources = field(default_factory=Resources)
     saving: Saving = field(default_factory=Saving)
     metrics: Path | None = None
@@ -128,7 +128,7 @@ class TransformConfig:
     """
 
     inputs: Inputs
-    model: str
+    model: str | Model
     output: str | None = None
     output_format: str = "npy"
     rows: tuple[int, int] | None = None

@@ -68,6 +68,8 @@ class Schedule:
         None: the solver's own memory.
     fresh_restarts, fresh_restarts_max_iter, transform_max_iter
         As scikit-learn's ``MiniBatchNMF`` (mu only).
+    holdout : float
+        Share of the rows that are scored each pass and never learnt from (few-pass solvers).
     """
 
     batch_size: int = 1024
@@ -78,6 +80,7 @@ class Schedule:
     fresh_restarts: bool = False
     fresh_restarts_max_iter: int = 30
     transform_max_iter: int | None = None
+    holdout: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ class MemoryReader:
 
     def __init__(self, X: Any, name: str = "X") -> None:
         sparse = hasattr(X, "tocsr")
-        self._X: Any = X.tocsr() if sparse else np.asarray(X)
+        matrix: Any = X.tocsr() if sparse else np.asarray(X)
+        self._X = matrix
         if self._X.ndim != 2:
             raise UsageError(f"{name} has {self._X.ndim} dimensions, not 2", hint="give a matrix (samples x features)")
         self.name = name
