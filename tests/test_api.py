@@ -80,7 +80,7 @@ def test_sparse_rows_are_scipys(tmp_path):
         (lambda: nmfstream.fit(-X, 3, solver="mu"), DataError, "negative value"),
         (lambda: nmfstream.open("nowhere.npy"), FileNotFoundError, "no such file"),
         (lambda: nmfstream.read_model("nowhere.h5"), InputAbsentError, "no such model"),
-        (lambda: nmfstream.transform(X[:, :5], nmfstream.Model(np.ones((2, 4)), {})), ValueError, "5 features, the mod"),
+        (lambda: nmfstream.transform(X[:, :5], nmfstream.Model(X[:2], {})), ValueError, "5 features, the model 12"),
     ],
 )
 def test_errors_say_what_to_do(call, error, said):
