@@ -41,7 +41,7 @@ def _store(about: dict[str, Any]) -> Iterator[str]:
     for start, stop in about.get("shards", ()):
         yield f"  --rows {start}:{stop}"
     for range_ in about.get("missing_rows", ()):
-        yield f"  missing rows {range_[0]}:{range_[1]}"
+        yield f"  missing rows {range_[0]}:{range_[1]}; nmfstream transform --rows {range_[0]}:{range_[1]} writes them"
 
 
 def _matrix(path: str, m: dict[str, Any]) -> Iterator[str]:

@@ -43,11 +43,15 @@ def inform(spec: str, opening: Opening, shards: int | None = None) -> dict[str, 
 
 def _describe_store(spec: str, opening: Opening, shards: int | None) -> dict[str, Any]:
     from nmfstream.stores.describe import candidates, describe
+    from nmfstream.stores.registry import split
+    from nmfstream.stores.shards import missing_rows
 
     found = candidates(spec, opening)
     if len(found) > 1 and shards is None:
         return {"matrices": [asdict(one) for one in found]}
     about: dict[str, Any] = {"matrix": asdict(describe(spec, opening))}
+    if missing := missing_rows(split(spec)[0]):
+        about["missing_rows"] = [list(bounds) for bounds in missing]
     return about if shards is None else {**about, "shards": suggest_shards(spec, opening, shards)}
 
 

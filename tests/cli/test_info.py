@@ -63,3 +63,10 @@ def test_what_cannot_be_told(tmp_path, model, name, code):
     done = run("info", tmp_path / name, "--shards", 2)
     assert done.returncode == code
     assert name in complaint(done)
+
+
+def test_rows_that_a_shared_output_lacks(tmp_path, model, x_npy):
+    for rows in ("0:10", "30:60"):
+        assert run("transform", x_npy, "-m", model, "-o", tmp_path / "W.npy", "--rows", rows, "-q").returncode == 0
+    assert "missing rows 10:30" in run("info", tmp_path / "W.npy").stdout.decode()
+    assert json.loads(run("info", tmp_path / "W.npy", "--json").stdout)["paths"][0]["missing_rows"] == [[10, 30]]
