@@ -133,13 +133,14 @@ class Saver:
         """
         if self._steps:
             self._insist(state)
-        elif self.generation is None and self.clock() - self._began > self.interval:
-            if self._stalls.add() >= FRUITLESS:
-                raise NumericError(
-                    f"{FRUITLESS} runs in a row were stopped before one step was done",
-                    where=str(self.checkpoints.path),
-                    hint="give the run more time, or smaller steps (--batch-size)",
-                )
+            return
+        fruitless = self.generation is None and self.clock() - self._began > self.interval
+        if fruitless and self._stalls.add() >= FRUITLESS:
+            raise NumericError(
+                f"{FRUITLESS} runs in a row were stopped before one step was done",
+                where=str(self.checkpoints.path),
+                hint="give the run more time, or smaller steps (--batch-size)",
+            )
 
     def _insist(self, state: RunState, *, finished: bool = False) -> int:
         while (number := self._attempt(state, finished=finished)) is None:
