@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nmfstream.checkpoint import Checkpoints
 from nmfstream.config import FitConfig
 from nmfstream.core.blocks import block_rows
@@ -18,92 +16,22 @@ from nmfstream.core.parameters import Parameters
 from nmfstream.core.protocols import Solver
 from nmfstream.core.solvers import make_solver, resolve
 from nmfstream.core.state import RunState
-from nmfstream.errors import StopRequested, UsageError
+from nmfstream.errors import DataError, StopRequested, UsageError
 from nmfstream.fingerprint import numeric_fingerprint
-from nmfstream.model import Model, flat_parameters, write_model
-from nmfstream.plan import MemoryPlan
+from nmfstream.model import flat_parameters
 from nmfstream.run.carried import DiskW
 from nmfstream.run.events import Event, Listener, Note, StageFinished, silent
 from nmfstream.run.fit_inputs import custom_start, initial_rows
 from nmfstream.run.fit_outputs import check_outputs, write_components, write_W
+from nmfstream.run.fit_report import FitPlan, FitReport, commit_model, continued, make_model
 from nmfstream.run.guards import refuse_own_inputs
 from nmfstream.run.memory import fit_memory
 from nmfstream.run.opening import Data, open_data
 from nmfstream.run.pipeline import Reading
 from nmfstream.run.saver import Companions, Saver
 from nmfstream.run.signals import StopFlag
-from nmfstream.run.solving import Quality
 from nmfstream.run.stages import Hooks, run_stages
 from nmfstream.run.workers import n_threads, workers
-from nmfstream.types import Array
-
-
-@dataclass
-class FitReport:
-    """What a fit did.
-
-    Attributes
-    ----------
-    model : Model or None
-        None for a plan (``dry_run``).
-    plan : FitPlan
-    rows : int
-        Rows of the data.
-    passes : float
-        Reads of all rows, initialisation included.
-    seconds : float
-        Of this process; of which the sample fit took `sample_seconds`.
-    nothing_to_do : bool
-        A resumed run found all done.
-    clipped, revived : int
-        Negative values set to zero; dead components put back to life.
-    quality : Quality or None
-        Of W, where it was solved row by row.
-    W : ndarray or None
-        Where no output was named (from Python).
-    """
-
-    model: Model | None
-    plan: FitPlan
-    rows: int
-    passes: float = 0.0
-    seconds: float = 0.0
-    sample_seconds: float = 0.0
-    nothing_to_do: bool = False
-    clipped: int = 0
-    revived: int = 0
-    quality: Quality | None = None
-    W: Array | None = None
-
-
-@dataclass(frozen=True)
-class FitPlan:
-    """What a fit is going to do.
-
-    Attributes
-    ----------
-    solver : str
-    dtype : str
-    n_samples, n_features : int
-    batch_rows, block_rows, sample_rows : int
-    threads : int
-    memory : MemoryPlan
-    stored_bytes : int
-        Bytes on disk of one pass.
-    max_passes : int
-    """
-
-    solver: str
-    dtype: str
-    n_samples: int
-    n_features: int
-    batch_rows: int
-    block_rows: int
-    sample_rows: int
-    threads: int
-    memory: MemoryPlan
-    stored_bytes: int
-    max_passes: int
 
 
 @dataclass
@@ -177,13 +105,12 @@ def prepare(config: FitConfig, data: Data, listener: Listener = silent) -> Job:
     """
     problem = data.problem
     if not problem.n_samples or not problem.n_features:
-        from nmfstream.errors import DataError
-
         raise DataError(
             f"nothing to learn from: {problem.n_samples} rows x {problem.n_features} columns", where=data.reader.name
         )
     data.reader.check()
     parameters = custom_start(config, data)
+    parameters = continued(config, parameters, problem.n_features, data.reader.feature_names)
     name = resolve(config.solver, parameters.objective.beta)
     solver = make_solver(name, problem, parameters)
     return Job(config, data, parameters, solver, _plan(config, data, name, solver, parameters), listener)
@@ -213,7 +140,7 @@ def _run(job: Job) -> FitReport:
     with _checkpoints(job) as checkpoints, StopFlag(saving.max_time) as stop:
         saved = checkpoints.open(resume=saving.resume, overwrite=saving.overwrite, check=stop.check)
         check_outputs(job, resuming=saved is not None)
-        state = saved.state if saved is not None else _begin(job)
+        state = saved.state if saved is not None else job.solver.start()
         carried = _carried(job, saved.extra if saved is not None else {})
         saver = Saver(checkpoints, saving, stop, job.hear, _companions(carried))
         checkpoints.start()
@@ -237,7 +164,10 @@ def _finish(
     job: Job, state: RunState, saver: Saver, carried: DiskW | None, source: Any, executor: Any, finished: bool
 ) -> FitReport:
     """Outputs in their order: W, components, model; then the last generation."""
-    model = _model(job, state)
+    reader = job.data.reader
+    model = make_model(
+        state, job.parameters, job.plan.solver, job.data.problem.dtype, reader.feature_names, reader.fingerprint()
+    )
     rows = job.plan.n_samples
     passes = state.rows_read / rows
     report = FitReport(model, job.plan, rows, passes, sample_seconds=job.sample_seconds, nothing_to_do=finished)
@@ -247,44 +177,12 @@ def _finish(
     done = write_W(job, model, carried, state, source, executor)
     report.quality, report.passes = done.quality, passes + done.rows_read / rows
     write_components(job, model)
-    write_model(Path(str(job.config.model)), model, overwrite=job.config.saving.overwrite or job.config.saving.resume)
+    commit_model(job.config, model)
     saver.finish(state)
     done.forget()
     if carried is not None:
         carried.discard(keep=state.n_iter)
     return report
-
-
-def _model(job: Job, state: RunState) -> Model:
-    H = state.solver.H
-    assert H is not None
-    names = job.data.reader.feature_names
-    return Model(
-        components=np.ascontiguousarray(H, job.data.problem.dtype),
-        parameters=flat_parameters(job.parameters, job.plan.solver),
-        feature_names=None if names is None else tuple(names),
-        n_iter=state.n_iter,
-        n_steps=state.n_steps,
-        loss=state.loss,
-        stop_reason=state.stop_reason or "",
-        data_fingerprint=job.data.reader.fingerprint(),
-        numeric_fingerprint=numeric_fingerprint(),
-        versions=_versions(),
-        history=tuple(state.history),
-    )
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    names = ("nmfstream", "numpy", "scipy", "h5py", "zarr", "numba")
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 @contextmanager
@@ -303,12 +201,6 @@ def _checkpoints(job: Job) -> Iterator[Checkpoints]:
         strict=job.config.saving.strict,
     ) as checkpoints:
         yield checkpoints
-
-
-def _begin(job: Job) -> RunState:
-    if job.config.continue_from is None:
-        return job.solver.start()
-    raise UsageError("--from is for streams", where="--from")
 
 
 def _carried(job: Job, extra: dict[str, Any]) -> DiskW | None:

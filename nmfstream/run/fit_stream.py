@@ -1,0 +1,100 @@
+"""`nmfstream fit -`: learn in one pass from a stream; a signal saves what was learnt."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from nmfstream.checkpoint import Checkpoints
+from nmfstream.config import FitConfig
+from nmfstream.core.blocks import block_rows
+from nmfstream.core.parameters import Parameters
+from nmfstream.core.solvers import make_solver, resolve
+from nmfstream.errors import StopRequested, UsageError
+from nmfstream.fingerprint import numeric_fingerprint
+from nmfstream.model import flat_parameters
+from nmfstream.plan import MemoryPlan
+from nmfstream.run.events import Listener
+from nmfstream.run.fit_report import FitPlan, FitReport, commit_model, continued, make_model
+from nmfstream.run.saver import Saver
+from nmfstream.run.signals import StopFlag
+from nmfstream.run.stages import Hooks, run_stages
+from nmfstream.run.streaming import StreamSource
+from nmfstream.run.workers import n_threads, workers
+from nmfstream.stores.chunks import of_iterator
+from nmfstream.stores.stream import open_stream
+from nmfstream.stores.stream_writer import standard_input
+
+NAME = "standard input"
+
+
+def fit_stream(config: FitConfig, listener: Listener) -> FitReport:
+    """Learn H from standard input, or from an iterator of row chunks.
+
+    Raises
+    ------
+    UsageError
+        For what needs data that can be read again: ``--w``, ``--resume``, more than one pass.
+    NmfstreamError
+    """
+    _refuse_what_needs_a_store(config)
+    began = time.perf_counter()
+    with StopFlag(config.saving.max_time) as stop:
+        source = _source(config)
+        parameters = continued(config, config.parameters, source.problem.n_features)
+        name = resolve(config.solver, parameters.objective.beta)
+        report = _learn(config, parameters, name, source, stop, listener)
+    report.clipped, report.seconds = source.policy.clipped, time.perf_counter() - began
+    return report
+
+
+def _refuse_what_needs_a_store(config: FitConfig) -> None:
+    for given, option in (
+        (config.w is not None, "--w"),
+        (config.saving.resume, "--resume"),
+        (config.w_init is not None, "--w-init"),
+        (config.dry_run, "--dry-run"),
+        (config.inputs.transpose, "--transpose"),
+        (config.parameters.schedule.max_iter > 1, "--max-iter"),
+    ):
+        if given:
+            raise UsageError("a stream is read once, from its start", where=option, hint="name a file instead of -")
+
+
+def _source(config: FitConfig) -> StreamSource:
+    inputs, data = config.inputs, config.inputs.data[0]
+    arrays = open_stream(standard_input(), inputs.input_format) if isinstance(data, str) else of_iterator(data)
+    return StreamSource(arrays, inputs.dtype, inputs.negative, config.parameters.objective.beta <= 0)
+
+
+def _learn(
+    config: FitConfig, parameters: Parameters, name: str, source: StreamSource, stop: StopFlag, listener: Listener
+) -> FitReport:
+    solver = make_solver(name, source.problem, parameters)
+    state = solver.start()
+    batch = parameters.schedule.batch_size
+    size = block_rows(source.problem, parameters.objective.n_components, batch)
+    path = config.saving.path or Path(f"{config.model}.ckpt")
+    identity = {**flat_parameters(parameters, name), "dtype": str(source.problem.dtype)}
+    with Checkpoints(path, identity=identity, fingerprint=numeric_fingerprint(), data="stream") as checkpoints:
+        checkpoints.open(resume=False, overwrite=config.saving.overwrite)
+        checkpoints.start()
+        saver = Saver(checkpoints, config.saving, stop, listener)
+        try:
+            with workers(config.resources.threads, stop) as (_, executor):
+                run_stages(solver, state, source, executor, size, hooks=Hooks(saver.after_step, listener))
+        except StopRequested:
+            saver.interrupted(state)
+            hint = f"go on with more data by: nmfstream fit - --from {path} -o {config.model}"
+            raise stop.error(where=str(path), hint=hint) from None
+        model = make_model(state, parameters, name, source.problem.dtype, None, "stream")
+        memory = MemoryPlan({}, 0, 0)
+        plan = FitPlan(
+            name, str(source.problem.dtype), source.rows, source.problem.n_features, batch, size, 0,
+            n_threads(config.resources.threads), memory, 0, 1,
+        )  # fmt: skip
+        report = FitReport(model, plan, source.rows, 1.0)
+        commit_model(config, model)
+        saver.finish(state)
+        return replace(report, revived=int(getattr(state.solver, "revived", 0)))
