@@ -68,7 +68,6 @@ def _renameat2() -> Any:
 class RealDisk:
     """The disk itself."""
 
-    open = staticmethod(os.open)
     pread = staticmethod(os.pread)
     ftruncate = staticmethod(os.ftruncate)
     fsync = staticmethod(os.fsync)
@@ -80,6 +79,10 @@ class RealDisk:
     rmdir = staticmethod(os.rmdir)
     now = staticmethod(time.monotonic)
     pause = staticmethod(time.sleep)
+
+    def open(self, path: str, flags: int, mode: int = 0o666) -> int:
+        """A descriptor; new files are not executable."""
+        return os.open(path, flags, mode)
 
     def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
         """Bytes written, which may be fewer than asked for."""
