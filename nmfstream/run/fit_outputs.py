@@ -78,7 +78,9 @@ def write_W(
         return Written()
     n, k = job.plan.n_samples, model.n_components
     identity = job_identity(model, job.data, {})
-    output = RowJob(job.config.w, (n, k), model.dtype, identity, replace(job.config.saving, overwrite=_free(job)))
+    saving = replace(job.config.saving, overwrite=_free(job))
+    # A whole W without a record is that of an earlier, shorter run.
+    output = RowJob(job.config.w, (n, k), model.dtype, identity, saving, trust=False)
     written = Written(Quality() if carried is None else None, 0, output.forget)
     if not output.finished:
         name = "W"

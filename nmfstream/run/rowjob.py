@@ -32,6 +32,8 @@ class RowJob:
     saving : Saving
         Interval, `resume`, `overwrite`.
     chunk_rows : int, optional
+    trust : bool
+        With `resume`, a whole output of the same shape and type without a record is taken for finished.
 
     Attributes
     ----------
@@ -58,6 +60,7 @@ class RowJob:
         *,
         chunk_rows: int | None = None,
         dataset: str = "W",
+        trust: bool = True,
     ) -> None:
         self.spec, self.saving = spec, saving
         self.identity = {
@@ -69,7 +72,7 @@ class RowJob:
         final = parse_output(spec, dataset).path
         self._partial = final.with_name(f"{final.name}.partial")
         self._record = final.with_name(f"{final.name}.partial.json")
-        self.done = self._begin(final)
+        self.done = self._begin(final, trust)
         self.finished = self.done < 0
         self._saved_at, self._steps = time.monotonic(), 0
         self._writer: RowWriter | None = None
@@ -78,7 +81,7 @@ class RowJob:
                 spec, shape, dtype, chunk_rows=chunk_rows, partial=self._partial, resume=self.done > 0, dataset=dataset
             )
 
-    def _begin(self, final: Path) -> int:
+    def _begin(self, final: Path, trust: bool) -> int:
         """Rows that are done already; -1 where all is."""
         if durable.exists(self._record):
             if self.saving.resume:
@@ -90,7 +93,7 @@ class RowJob:
                     hint="--resume continues it, --overwrite begins anew",
                 )
             self._discard()
-        if self.saving.resume and durable.exists(final) and self._is_ours():
+        if trust and self.saving.resume and durable.exists(final) and self._is_ours():
             return -1
         refuse_existing(self.spec, overwrite=self.saving.overwrite)
         self._discard()
