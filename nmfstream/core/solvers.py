@@ -10,6 +10,7 @@ from nmfstream.errors import UsageError
 
 SOLVERS: dict[str, str] = {
     "mu": "nmfstream.core.multiplicative:MiniBatchMU",
+    "hals": "nmfstream.core.hals:Hals",
 }
 
 AUTO: dict[float, str] = {2.0: "hals", 1.0: "newton"}

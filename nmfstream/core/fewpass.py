@@ -1,0 +1,256 @@
+"""What the few-pass solvers share: a sample fit, one pass that updates H on the way, then full passes at fixed H.
+
+Mairal et al. 2010 (online matrix factorization), Neal & Hinton 1998 (incremental EM), with successive halving
+of competing starts on nested samples before the first pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+import numpy as np
+
+from nmfstream.core import sample
+from nmfstream.core.holdout import learnt, split
+from nmfstream.core.parameters import Parameters, Schedule
+from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
+from nmfstream.core.state import PassRecord, RunState, SolverState
+from nmfstream.types import Array, Matrix, Runs
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_order(executor: Executor, task: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Results in the order of the items, a few at a time, so that few partial sums are in memory at once."""
+    waiting = list(items)
+    width = 4 * max(1, executor.n_workers)
+    for low in range(0, len(waiting), width):
+        yield from executor.map(task, waiting[low : low + width])
+
+
+@dataclass
+class FewPassState(SolverState):
+    """What every few-pass solver keeps between two steps (see `SolverState`)."""
+
+    seed: int = 0
+    sampled: bool = False
+    """The sample fit is behind."""
+    level: int = 0
+    """Levels of the tournament done."""
+    candidates: list[Array] = field(default_factory=list)
+    candidate_losses: list[float] = field(default_factory=list)
+    rows: int = 0
+    """Rows of the running pass that were learnt from."""
+    total: float = 0.0
+    """Objective of those rows, summed as they were read."""
+    held_rows: int = 0
+    held_total: float = 0.0
+    held_losses: list[float] = field(default_factory=list)
+    """Mean objective a row set aside, one a pass."""
+    losses: list[float] = field(default_factory=list)
+    accepted: list[bool] = field(default_factory=list)
+    """Whether each pass's step was taken."""
+    revived: int = 0
+    """Dead components put back to life."""
+    H_before: Array | None = None
+    """H at the start of the running pass."""
+
+
+S = TypeVar("S", bound=FewPassState)
+
+
+def verdict(losses: list[float], accepted: list[bool], n_iter: int, schedule: Schedule) -> str | None:
+    """Why the run ends after these passes, in words; None while it goes on.
+
+    Stops after `max_no_improvement` passes in a row whose relative decrease of the loss is below `tol`; a pass
+    whose step was rejected does not count. Never before one whole pass.
+    """
+    stalled, patience = 0, schedule.max_no_improvement
+    for before, after, taken in zip(losses, losses[1:], accepted[1:], strict=False):
+        if taken:
+            stalled = stalled + 1 if before - after < schedule.tol * abs(before) else 0
+    if patience is not None and schedule.tol > 0 and stalled >= patience:
+        return (
+            f"converged: the loss fell by less than {schedule.tol:g} of itself in {stalled} passes in a row "
+            "(a smaller --tol goes on)"
+        )
+    if n_iter >= schedule.max_iter:
+        return f"{n_iter} passes done, as --max-iter asks (a larger --max-iter with --resume goes on)"
+    return None
+
+
+def relative_change(before: Array | None, after: Array) -> float:
+    """‖after − before‖ / ‖before‖ (NaN where nothing was before)."""
+    if before is None:
+        return math.nan
+    size = float(np.linalg.norm(before.astype(np.float64)))
+    return float(np.linalg.norm(after.astype(np.float64) - before)) / size if size > 0 else math.nan
+
+
+class FewPass(Generic[S]):
+    """Base of the few-pass solvers: a `Solver` whose stages follow from the state alone.
+
+    Parameters
+    ----------
+    problem : Problem
+    parameters : Parameters
+    """
+
+    name: ClassVar[str] = ""
+    state_class: type[S]
+    spectral_only: ClassVar[bool] = False
+    """Whether, where rows are many, an NNDSVD of the largest sample is the only start."""
+
+    def __init__(self, problem: Problem, parameters: Parameters) -> None:
+        self.problem, self.parameters = problem, parameters
+        self.objective, self.schedule = parameters.objective, parameters.schedule
+        self.k = parameters.objective.n_components
+        self.size = self._sample_rows()
+        self.penalized = self.objective.alpha_W > 0 or self.objective.alpha_H > 0
+
+    @property
+    def share(self) -> float:
+        """Share of the rows that are only scored."""
+        return self.schedule.holdout
+
+    @property
+    def n(self) -> float:
+        """Rows in all that are learnt from (about)."""
+        return (self.problem.n_samples or 0) * (1.0 - self.share)
+
+    def _sample_rows(self) -> int:
+        start = self.parameters.start
+        if start.init == "custom" or self.problem.n_samples is None:
+            return 0
+        return sample.sample_size(self.problem, self.k, start.sample_rows)
+
+    def plan(self) -> list[sample.Level]:
+        """The levels of the sample fit."""
+        start = self.parameters.start
+        if not self.size:
+            return []
+        return sample.levels(
+            self.problem.n_samples or self.size,
+            self.size,
+            self.k,
+            start.n_init,
+            init=start.init,
+            spectral_only=self.spectral_only,
+        )
+
+    def start(self) -> RunState:
+        """The state before anything is read."""
+        seed = sample.draw_seed(self.parameters.start.generator())
+        state = self.state_class(seed=seed)
+        if self.parameters.start.init == "custom":
+            state.H = np.array(self.parameters.start.H, dtype=self.problem.dtype, order="C")
+        return RunState(solver=state)
+
+    def stage(self, state: RunState) -> Stage | None:
+        """The stage that the state stands in; sets ``state.stop_reason`` and gives None at the end."""
+        own = cast(S, state.solver)
+        if not own.sampled and self.size and state.n_iter == 0:
+            return cast(Stage, SampleStage(self, state))
+        state.stop_reason = verdict(own.losses, own.accepted, state.n_iter, self.schedule)
+        if state.stop_reason is not None:
+            return None
+        return cast(Stage, self.first_pass(state) if state.n_iter == 0 else self.full_pass(state))
+
+    def first_pass(self, state: RunState) -> Any:
+        """The pass that updates H on the way."""
+        raise NotImplementedError
+
+    def full_pass(self, state: RunState) -> Any:
+        """A pass at fixed H."""
+        raise NotImplementedError
+
+    def fitter(self) -> sample.Fitter:
+        """How the sample is fitted."""
+        raise NotImplementedError
+
+    def adopt(self, own: S, H: Array, X: Matrix, loss: float, block_rows: int, executor: Executor) -> dict[str, Any]:
+        """Fields of the state that the winner H of the sample fit on the rows X leaves for the first pass."""
+        raise NotImplementedError
+
+
+class SampleStage:
+    """The tournament as a resident stage: a step is a level."""
+
+    name, resident, carries_W, learns = "sample", True, False, False
+
+    def __init__(self, solver: FewPass[Any], state: RunState) -> None:
+        self.solver, self.run = solver, state
+        self.own = cast(FewPassState, state.solver)
+        self.levels = solver.plan()
+        n = solver.problem.n_samples or solver.size
+        self.rows: Runs | None = sample.spread_runs(n, solver.size, self.own.seed)
+        self.unit = solver.size
+
+    @property
+    def done(self) -> bool:
+        """All levels are fitted."""
+        return self.own.level >= len(self.levels)
+
+    def step(self, batch: Batch, executor: Executor) -> None:
+        """Fit one level; after the last, leave the winner's statistics for the first pass."""
+        own, solver = self.own, self.solver
+        X = learnt(batch.X, self.rows or ((0, batch.n_rows),), solver.share)
+        before = [sample.Candidate(H, e) for H, e in zip(own.candidates, own.candidate_losses, strict=True)]
+        level = self.levels[own.level]
+        kept = sample.play(level, X, before, solver.fitter(), own.seed + own.level, batch.block_rows, executor)
+        last = own.level + 1 == len(self.levels)
+        changes: dict[str, Any] = {"level": own.level + 1, "H": kept[0].H}
+        changes["candidates"] = [] if last else [c.H for c in kept]
+        changes["candidate_losses"] = [] if last else [c.loss for c in kept]
+        if last:
+            changes |= solver.adopt(own, kept[0].H, X, kept[0].loss, batch.block_rows, executor)
+        for name, value in changes.items():
+            setattr(own, name, value)
+        self.run.loss = kept[0].loss
+
+    def finish(self, executor: Executor) -> None:
+        """The sample is behind."""
+        self.own.sampled = True
+
+
+class PassStage(Generic[S]):
+    """What the first pass and the full passes share: blocks, rows set aside, the pass's record."""
+
+    rows, resident, carries_W, learns = None, False, False, True
+
+    def __init__(self, solver: Any, state: RunState) -> None:
+        self.solver, self.run = solver, state
+        self.own = cast(S, state.solver)
+        self.name = f"pass {state.n_iter + 1}"
+        self.unit: int = solver.schedule.batch_size
+
+    @property
+    def done(self) -> bool:
+        """A pass reads all rows."""
+        return False
+
+    def parts(self, batch: Batch) -> tuple[list[Block], Matrix | None]:
+        """Blocks to learn from and rows to score."""
+        return split(batch, self.solver.share)
+
+    def record(self, H: Array, loss: float, *, accepted: bool = True) -> None:
+        """Close the pass: history, counters, stopping rule."""
+        own, run = self.own, self.run
+        held = own.held_total / own.held_rows if own.held_rows else None
+        rows = own.rows + own.held_rows
+        run.history.append(PassRecord(self.name, rows, 0.0, float(loss), relative_change(own.H_before, H)))
+        loss = float(loss)
+        own.losses.append(loss)
+        own.accepted.append(accepted)
+        if held is not None:
+            own.held_losses.append(held)
+        own.H, own.H_before = H, None
+        own.rows = own.held_rows = 0
+        own.total = own.held_total = 0.0
+        run.loss = loss
+        run.n_iter += 1
+        run.stop_reason = verdict(own.losses, own.accepted, run.n_iter, self.solver.schedule)

@@ -1,0 +1,209 @@
+"""Frobenius mathematics of the few-pass solver: rows of W by coordinate descent, H by HALS, loss from sums.
+
+Cichocki & Phan 2009 (HALS), Ang & Gillis 2019 (extrapolation with restarts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from nmfstream.core.parameters import Penalties
+from nmfstream.core.products import Wt_times, times_Ht
+from nmfstream.core.protocols import Executor
+from nmfstream.core.sweeps import clipped_least_squares, descend
+from nmfstream.types import CSR, Array, Matrix, cut
+
+PRECISE_BELOW = {"float32": 1e-2, "float64": 1e-4}
+STRIPE_COLUMNS = 1024
+TILE_CELLS = 1 << 20
+
+
+class Effort(NamedTuple):
+    """How hard a row of W is solved."""
+
+    sweeps: int
+    tol: float
+
+
+COLD = Effort(20, 1e-3)
+SHARP = Effort(100, 1e-4)
+WARM = Effort(4, 1e-3)
+
+
+@dataclass
+class Sums:
+    """Additive statistics of rows whose W was solved at one H (or at several, before each update).
+
+    Attributes
+    ----------
+    A : ndarray of float64, shape (n_components, n_components)
+        WᵀW.
+    B : ndarray of float64, shape (n_components, n_features)
+        WᵀX; where `precise`, Wᵀ(X − WH).
+    w1 : float
+        Sum of W.
+    half_square : float
+        ½‖X − WH‖² where `precise`, else ½‖X‖² − ⟨W, XHᵀ⟩ + ½⟨WᵀW, HHᵀ⟩ without the first term.
+    """
+
+    A: Array
+    B: Array
+    w1: float = 0.0
+    half_square: float = 0.0
+
+    @classmethod
+    def zero(cls, k: int, m: int) -> Sums:
+        """Sums over no rows."""
+        return cls(np.zeros((k, k)), np.zeros((k, m)))
+
+    def add(self, other: Sums) -> None:
+        """Add the sums of further rows."""
+        self.A += other.A
+        if other.B.size:
+            self.B += other.B
+        self.w1 += other.w1
+        self.half_square += other.half_square
+
+
+def gram(H: Array, l2: float = 0.0) -> Array:
+    """HHᵀ + l2·I in float64."""
+    H = H.astype(np.float64, copy=False)
+    G: Array = H @ H.T
+    G[np.diag_indices_from(G)] += l2
+    return G
+
+
+def solve_rows(C: Array, H: Array, G: Array, p: Penalties, effort: Effort, W: Array | None = None) -> Array:
+    """Rows of W for C = XHᵀ and G = HHᵀ + l2·I, from W or from the clipped least-squares start."""
+    linear = C - C.dtype.type(p.l1_W) if p.l1_W else C
+    start = clipped_least_squares(linear, G) if W is None else W
+    return descend(linear, G, start, effort.sweeps, effort.tol)
+
+
+def refine(X: Matrix, W: Array, H: Array, G: Array, p: Penalties) -> tuple[Array, Array, float]:
+    """Rows solved again from their residuals in float64, where the expansion of the loss cancels.
+
+    Returns
+    -------
+    W : ndarray
+    WtR : ndarray of float64
+        Wᵀ(X − WH).
+    half_square : float
+        ½‖X − WH‖².
+    """
+    height = max(1, TILE_CELLS // max(1, X.shape[1]))
+    out, WtR, half = np.empty_like(W), np.zeros((W.shape[1], X.shape[1])), 0.0
+    for a in range(0, len(W), height):
+        x = cut(X, a, min(a + height, len(W)))
+        x = x.toarray() if isinstance(x, CSR) else x
+        w = W[a : a + height].astype(np.float64)
+        gradient = ((x - (W[a : a + height] @ H)) @ H.T).astype(np.float64)
+        linear = w @ G + gradient - (p.l1_W + p.l2_W * w)
+        out[a : a + height] = descend(linear, G, w, SHARP.sweeps, 0.1 * SHARP.tol)
+        R = x - out[a : a + height] @ H
+        WtR += out[a : a + height].T @ R
+        half += 0.5 * float(np.einsum("ij,ij->", R, R, dtype=np.float64))
+    return out, WtR, half
+
+
+def own_sums(W: Array, C: Array, G: Array, p: Penalties) -> Sums:
+    """What rows add besides WᵀX (B is left empty)."""
+    W64 = W.astype(np.float64, copy=False)
+    A = W64.T @ W64
+    cross = float(np.einsum("ij,ij->", W, C, dtype=np.float64))
+    half = 0.5 * float((A * G).sum() - p.l2_W * np.trace(A)) - cross
+    return Sums(A, np.zeros((0, 0)), float(W64.sum()), half)
+
+
+def row_sums(X: Matrix, H: Array, G: Array, p: Penalties, effort: Effort) -> tuple[Array, Sums]:
+    """Solve a block's rows; their statistics without WᵀX."""
+    C = times_Ht(X, H)
+    W = solve_rows(C, H, G, p, effort)
+    return W, own_sums(W, C, G, p)
+
+
+def block_sums(X: Matrix, H: Array, G: Array, p: Penalties, effort: Effort, *, precise: bool) -> tuple[Array, Sums]:
+    """Solve a block's rows and give all their statistics."""
+    W, sums = row_sums(X, H, G, p, effort)
+    if not precise:
+        sums.B = Wt_times(W, X)
+        return W, sums
+    W, WtR, half = refine(X, W, H, G, p)
+    own = own_sums(W, np.zeros_like(W), G, p)
+    return W, Sums(own.A, WtR, own.w1, half)
+
+
+def row_penalty(sums: Sums, p: Penalties) -> float:
+    """The penalty on W of the rows summed."""
+    return p.l1_W * sums.w1 + 0.5 * p.l2_W * float(np.trace(sums.A))
+
+
+def H_penalty(H: Array, p: Penalties) -> float:
+    """The penalty on H."""
+    if not (p.l1_H or p.l2_H):
+        return 0.0
+    return p.l1_H * float(H.sum(dtype=np.float64)) + 0.5 * p.l2_H * float(np.einsum("ij,ij->", H, H, dtype=np.float64))
+
+
+def fit_term(A: Array, B: Array, H: Array) -> float:
+    """½⟨A, HHᵀ⟩ − ⟨B, H⟩: the loss of the rows summed, without ½‖X‖²."""
+    return 0.5 * float((A * gram(H)).sum()) - float(np.einsum("ij,ij->", B, H))
+
+
+def moved_objective(at_Hy: float, A: Array, B: Array, Hy: Array, H: Array, p: Penalties) -> float:
+    """The objective at H from that at Hy, for the same W: no cancellation where the loss is small."""
+    D = H.astype(np.float64) - Hy
+    slope = float(np.einsum("ij,ij->", A @ Hy.astype(np.float64) - B, D))
+    return at_Hy + slope + 0.5 * float((A * (D @ D.T)).sum()) + H_penalty(H, p) - H_penalty(Hy, p)
+
+
+def hals_stripe(A: Array, B: Array, H: Array, p: Penalties, sweeps: int = 2) -> Array:
+    """H after some sweeps of exact minimisation over one row after the other.
+
+    Parameters
+    ----------
+    A : ndarray of float64, shape (n_components, n_components)
+    B, H : ndarray, shape (n_components, some columns)
+    """
+    diag = A.diagonal() + p.l2_H
+    h = H.astype(np.float64)
+    linear = B - p.l1_H
+    live = np.flatnonzero(A.diagonal() > 1e-14 * A.diagonal().max(initial=0.0))
+    for _ in range(sweeps):
+        for a in live:
+            np.maximum(h[a] + (linear[a] - A[a] @ h - p.l2_H * h[a]) / diag[a], 0, out=h[a])
+    return h.astype(H.dtype)
+
+
+class HStep(NamedTuple):
+    """An update of H that is wanted: statistics and where to start."""
+
+    A: Array
+    B: Array
+    H: Array
+    penalties: Penalties
+
+
+def update_H(steps: Sequence[HStep], executor: Executor) -> list[Array]:
+    """HALS for several H at once, over fixed feature stripes."""
+    m = steps[0].H.shape[1]
+    columns = [(a, min(a + STRIPE_COLUMNS, m)) for a in range(0, m, STRIPE_COLUMNS)]
+
+    def stripe(item: tuple[HStep, tuple[int, int]]) -> Array:
+        s, (a, b) = item
+        return hals_stripe(s.A, s.B[:, a:b], s.H[:, a:b], s.penalties)
+
+    parts = executor.map(stripe, [(s, c) for s in steps for c in columns])
+    n = len(columns)
+    return [np.ascontiguousarray(np.concatenate(parts[i * n : (i + 1) * n], axis=1)) for i in range(len(steps))]
+
+
+def unit_rows(H: Array) -> tuple[Array, Array]:
+    """H with rows of norm 1, and the norms (1 for a zero row)."""
+    norms = np.sqrt(np.einsum("ij,ij->i", H, H, dtype=np.float64))
+    norms[~((norms > 0) & np.isfinite(norms))] = 1.0
+    return (H / norms[:, None]).astype(H.dtype), norms

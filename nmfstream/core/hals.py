@@ -1,0 +1,288 @@
+"""Frobenius in few passes: sample fit, one pass of online HALS, then full passes with an extrapolated HALS step.
+
+Mairal et al. 2010 (online sums), Cichocki & Phan 2009 (HALS), Ang & Gillis 2019 (extrapolation with restarts).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, cast
+
+import numpy as np
+
+from nmfstream.core import frobenius as fro
+from nmfstream.core.dead import MOST_A_BLOCK, Worst, dead_components, merge, revive, worst_rows
+from nmfstream.core.extrapolation import Track
+from nmfstream.core.fewpass import FewPass, FewPassState, PassStage, in_order
+from nmfstream.core.hals_sample import HalsFitter
+from nmfstream.core.parameters import Objective, Parameters, Penalties
+from nmfstream.core.products import sum_of_squares
+from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
+from nmfstream.core.reduction import add_WtX, by_stripes
+from nmfstream.core.sample import Fitter, random_H, sample_blocks
+from nmfstream.core.state import RunState
+from nmfstream.errors import UsageError
+from nmfstream.types import Array, Matrix
+
+SHORT = 0.2
+"""A sample below this share of the rows is forgotten in the first pass."""
+
+
+@dataclass
+class HalsState(FewPassState):
+    """What `Hals` keeps between two steps (see `FewPassState`)."""
+
+    kind: ClassVar[str] = "hals"
+    A: Array | None = None
+    B: Array | None = None
+    """WᵀW and WᵀX of the rows so far (of the running pass; in the first pass also of the forgotten sample)."""
+    A_prior: Array | None = None
+    B_prior: Array | None = None
+    """The sample's, scaled to all rows, for those not yet read."""
+    weight: float = 0.0
+    """Rows that A and B stand for."""
+    w1: float = 0.0
+    square: float = 0.0
+    """½‖X‖² of all rows, known after the first pass."""
+    Hy: Array | None = None
+    beta: float = 0.8
+    cap: float = 1.0
+    e_old: float = math.inf
+    precise: bool = False
+    """The loss is so small that it and the sums come from residuals."""
+    worst_loss: Array = field(default_factory=lambda: np.zeros(0))
+    worst_rows: Array | None = None
+
+
+class Hals(FewPass[HalsState]):
+    """The few-pass solver for β = 2 (see `Solver`)."""
+
+    name = "hals"
+    state_class = HalsState
+
+    def __init__(self, problem: Problem, parameters: Parameters) -> None:
+        if parameters.objective.beta != 2.0:
+            raise UsageError(
+                "solver hals needs beta_loss frobenius", where="--solver", hint="use --solver auto for other losses"
+            )
+        super().__init__(problem, parameters)
+
+    def fitter(self) -> Fitter:
+        """How the sample is fitted."""
+        return HalsFitter(self.objective, self.parameters.start.init)
+
+    def first_pass(self, state: RunState) -> Stage:
+        """The pass that updates H on the way."""
+        return cast(Stage, FirstPass(self, state))
+
+    def full_pass(self, state: RunState) -> Stage:
+        """A pass at fixed H."""
+        return cast(Stage, FullPass(self, state))
+
+    def adopt(
+        self, own: HalsState, H: Array, X: Matrix, loss: float, block_rows: int, executor: Executor
+    ) -> dict[str, Any]:
+        """The winner with unit rows, and its statistics on the sample."""
+        if not self.penalized:
+            H = fro.unit_rows(H)[0]
+        sums = solve_sums(sample_blocks(X, block_rows), H, self.objective, fro.SHARP, executor)
+        share = X.shape[0] / max(1.0, self.n)
+        fields: dict[str, Any] = {"H": H, "weight": 0.0, "A": None, "B": None, "A_prior": None, "B_prior": None}
+        if share >= SHORT and self.schedule.forget_factor is None:
+            return fields | {"A_prior": sums.A / share, "B_prior": sums.B / share}
+        return fields | {"A": sums.A, "B": sums.B, "weight": float(X.shape[0])}
+
+    def memory(self, own: HalsState, rows: float) -> float:
+        """Share of the old sums that a batch of `rows` rows leaves."""
+        factor = self.schedule.forget_factor
+        if factor is not None:
+            return float(factor ** (rows / self.n)) if self.n else float(factor)
+        half = 0.5 * (self.n or own.rows + rows)
+        if own.A_prior is not None or own.weight <= 0:
+            return 1.0
+        return float(np.clip((half - rows) / own.weight, 0.0, 1.0))
+
+
+def solve_sums(
+    blocks: list[Matrix], H: Array, objective: Objective, effort: fro.Effort, executor: Executor
+) -> fro.Sums:
+    """Sums of some rows at H, blocks of any size."""
+    bounds = np.concatenate([[0], np.cumsum([X.shape[0] for X in blocks])])
+    cuts = [Block(int(a), int(b), X) for a, b, X in zip(bounds, bounds[1:], blocks, strict=False)]
+    return block_map(cuts, H, objective.penalties(H.shape[1], float(bounds[-1])), effort, executor, precise=False)
+
+
+def block_map(
+    blocks: list[Block], H: Array, p: Penalties, effort: fro.Effort, executor: Executor, *, precise: bool
+) -> fro.Sums:
+    """The map and the ordered reduction of one batch."""
+    k, m = H.shape
+    G = fro.gram(H, p.l2_W)
+    out = fro.Sums.zero(k, m)
+    if precise or not by_stripes(k, m):
+        for _, s in in_order(executor, lambda b: fro.block_sums(b.X, H, G, p, effort, precise=precise), blocks):
+            out.add(s)
+        return out
+    W = np.zeros((max((b.stop for b in blocks), default=0), k), H.dtype)
+    for b, (w, s) in zip(blocks, in_order(executor, lambda b: fro.row_sums(b.X, H, G, p, effort), blocks), strict=True):
+        W[b.start : b.start + len(w)] = w
+        out.add(s)
+    add_WtX(out.B, [Block(b.start, b.start + b.X.shape[0], b.X) for b in blocks], W, executor)
+    return out
+
+
+class HalsPass(PassStage[HalsState]):
+    """What both kinds of pass do with a batch."""
+
+    solver: Hals
+
+    def penalties(self, rows: float) -> Penalties:
+        """Weights for statistics that stand for `rows` rows."""
+        return self.solver.objective.penalties(self.solver.problem.n_features, rows)
+
+    def score(self, held: Matrix | None, H: Array) -> tuple[int, float]:
+        """Rows set aside and their objective, without the penalty on H."""
+        if held is None:
+            return 0, 0.0
+        p = self.penalties(0.0)
+        _, s = fro.row_sums(held, H, fro.gram(H, p.l2_W), p, fro.COLD)
+        return held.shape[0], 0.5 * sum_of_squares(held) + s.half_square + fro.row_penalty(s, p)
+
+    def started(self, batch: Batch) -> Array:
+        """H, drawn from the first batch where there is none yet."""
+        if self.own.H is not None:
+            return self.own.H
+        return random_H(batch.X, self.solver.k, self.own.seed, 1)[0]
+
+
+class FirstPass(HalsPass):
+    """Pass 1: W of a batch, its statistics added to the older ones, an update of H."""
+
+    def step(self, batch: Batch, executor: Executor) -> None:
+        """Solve a batch and update H."""
+        own, solver = self.own, self.solver
+        H = self.started(batch)
+        blocks, held = self.parts(batch)
+        rows = sum(b.X.shape[0] for b in blocks)
+        s = block_map(blocks, H, self.penalties(0.0), fro.COLD, executor, precise=False)
+        square = 0.5 * sum(executor.map(lambda b: sum_of_squares(b.X), blocks))
+        held_rows, held_total = self.score(held, H)
+        rho = solver.memory(own, rows)
+        A = s.A if own.A is None else rho * own.A + s.A
+        B = s.B if own.B is None else rho * own.B + s.B
+        weight = rho * own.weight + rows
+        H_new, norms = self._update(A, B, H, weight, own.rows + rows, executor)
+        own.H_before = H if own.H_before is None else own.H_before
+        own.H, own.A, own.B, own.weight = H_new, A, B, weight
+        if norms is not None:
+            self._rescale(norms)
+        own.rows += rows
+        own.square += square
+        own.total += square + s.half_square + fro.row_penalty(s, self.penalties(0.0))
+        own.held_rows += held_rows
+        own.held_total += held_total
+        self.run.n_steps += 1
+        self.run.loss = own.total / max(1, own.rows) + fro.H_penalty(H_new, self.penalties(1.0))
+
+    def _update(
+        self, A: Array, B: Array, H: Array, weight: float, done: int, executor: Executor
+    ) -> tuple[Array, Array | None]:
+        own, solver = self.own, self.solver
+        if own.A_prior is not None and own.B_prior is not None:
+            rest = max(0.0, 1.0 - done / solver.n)
+            A, B, weight = A + rest * own.A_prior, B + rest * own.B_prior, weight + rest * solver.n
+        H = fro.update_H([fro.HStep(A, B, H, self.penalties(weight))], executor)[0]
+        return (H, None) if solver.penalized else fro.unit_rows(H)
+
+    def _rescale(self, norms: Array) -> None:
+        own = self.own
+        for A, B in ((own.A, own.B), (own.A_prior, own.B_prior)):
+            if A is not None and B is not None:
+                A *= norms[:, None] * norms
+                B *= norms[:, None]
+
+    def finish(self, executor: Executor) -> None:
+        """Close the pass; the full passes begin with empty sums."""
+        own = self.own
+        assert own.H is not None
+        loss = own.total / max(1, own.rows) + fro.H_penalty(own.H, self.penalties(1.0))
+        own.precise = loss * own.rows < fro.PRECISE_BELOW[own.H.dtype.name] * own.square
+        own.weight = float(own.rows)
+        own.A = own.B = own.A_prior = own.B_prior = None
+        own.Hy = own.H
+        self.record(own.H, loss)
+
+
+class FullPass(HalsPass):
+    """Pass 2 and on: sums over all rows at fixed Hy, then one guarded, extrapolated HALS step."""
+
+    def step(self, batch: Batch, executor: Executor) -> None:
+        """Add a batch's sums."""
+        own = self.own
+        Hy, p = own.Hy, self.penalties(0.0)
+        assert Hy is not None
+        own.H_before = own.H
+        blocks, held = self.parts(batch)
+        rows = sum(b.X.shape[0] for b in blocks)
+        s = block_map(blocks, Hy, p, fro.SHARP, executor, precise=own.precise)
+        worst = self._worst(blocks, Hy, executor)
+        held_rows, held_total = self.score(held, Hy)
+        if own.A is None or own.B is None:
+            own.A, own.B, own.w1 = s.A, s.B, s.w1
+        else:
+            own.A += s.A
+            own.B += s.B
+            own.w1 += s.w1
+        own.rows += rows
+        own.total += s.half_square
+        own.held_rows += held_rows
+        own.held_total += held_total
+        if worst is not None:
+            own.worst_loss, own.worst_rows = worst
+
+    def _worst(self, blocks: list[Block], Hy: Array, executor: Executor) -> Worst | None:
+        own, p = self.own, self.penalties(0.0)
+        dead = dead_components(Hy, np.ones(len(Hy)))
+        if not len(dead) or p.l1_W:
+            return None
+        G = fro.gram(Hy, p.l2_W)
+        found = None if own.worst_rows is None else Worst(own.worst_loss, own.worst_rows)
+
+        def worst(b: Block) -> Worst:
+            return worst_rows(b.X, fro.row_sums(b.X, Hy, G, p, fro.COLD)[0], Hy, MOST_A_BLOCK)
+
+        for w in in_order(executor, worst, blocks):
+            found = merge(found, w, len(dead))
+        return found
+
+    def finish(self, executor: Executor) -> None:
+        """The step of H, taken or not, and the stopping rule."""
+        own = self.own
+        A, B, Hy, H_now = own.A, own.B, own.Hy, own.H
+        assert A is not None and B is not None and Hy is not None and H_now is not None
+        p = self.penalties(float(own.rows))
+        if own.precise:
+            B = B + A @ Hy.astype(np.float64)
+        sums = fro.Sums(A, B, own.w1, own.total)
+        at_Hy = (0.0 if own.precise else own.square) + own.total + fro.row_penalty(sums, p) + fro.H_penalty(Hy, p)
+        H = fro.update_H([fro.HStep(A, B, Hy, p)], executor)[0]
+        e = max(0.0, fro.moved_objective(at_Hy, A, B, Hy, H, p))
+        track = Track(H_now, Hy, own.beta, own.cap, own.e_old)
+        taken = track.advance(H, e)
+        track = self._revived(track, A)
+        own.Hy, own.beta, own.cap, own.e_old = track.Hy, track.beta, track.cap, track.e_old
+        own.precise = e < fro.PRECISE_BELOW[H.dtype.name] * own.square
+        own.A = own.B = own.worst_rows = None
+        own.worst_loss = np.zeros(0)
+        self.run.n_steps += 1
+        self.record(track.H, (e if taken else min(e, own.e_old)) / max(1, own.rows), accepted=taken)
+
+    def _revived(self, track: Track, A: Array) -> Track:
+        own = self.own
+        if own.worst_rows is None:
+            return track
+        dead = dead_components(track.H, A.diagonal())
+        H, done = revive(track.H, dead, Worst(own.worst_loss, own.worst_rows))
+        own.revived += len(done)
+        return Track.at(H) if len(done) else track

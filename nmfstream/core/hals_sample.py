@@ -1,0 +1,177 @@
+"""Fitting a sample in memory by extrapolated HALS, several starts side by side on the same products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from nmfstream.core import frobenius as fro
+from nmfstream.core.dead import dead_components, merge, revive, worst_rows
+from nmfstream.core.extrapolation import Track
+from nmfstream.core.fewpass import in_order
+from nmfstream.core.parameters import Objective, Penalties
+from nmfstream.core.products import Wt_times, sum_of_squares, times_Ht, total
+from nmfstream.core.protocols import Block, Executor
+from nmfstream.core.reduction import add_WtX, by_stripes
+from nmfstream.core.sample import Candidate, random_H, sample_blocks
+from nmfstream.core.spectral import nndsvd_H
+from nmfstream.types import Array, Matrix
+
+FIRST = fro.Effort(10, 1e-3)
+
+
+@dataclass
+class Run:
+    """One start on its way: its track and its rows of W, block by block."""
+
+    track: Track
+    W: list[Array | None]
+    best: tuple[float, Array] = field(default=(np.inf, np.zeros(0)))
+
+    def note(self, e: float) -> None:
+        """Keep the best H."""
+        if e < self.best[0]:
+            self.best = (e, self.track.H)
+
+
+@dataclass(frozen=True)
+class HalsFitter:
+    """The tournament's `Fitter` for β = 2."""
+
+    objective: Objective
+    init: str | None = None
+
+    def random_starts(self, X: Matrix, seed: int, count: int) -> list[Array]:
+        """See `Fitter.random_starts`."""
+        return random_H(X, self.objective.n_components, seed, count)
+
+    def spectral_start(self, X: Matrix, seed: int, executor: Executor) -> Array:
+        """See `Fitter.spectral_start`."""
+        mean = total(X) / max(1, X.shape[0] * X.shape[1])
+        variant = self.init if self.init in ("nndsvd", "nndsvdar") else "nndsvda"
+        blocks = sample_blocks(X, X.shape[0])
+        return nndsvd_H(blocks, self.objective.n_components, seed, executor, variant=variant, mean=mean)
+
+    def fit_rows(
+        self, X: Matrix, starts: Sequence[Array], iterations: int, block_rows: int, executor: Executor
+    ) -> list[Candidate]:
+        """See `Fitter.fit_rows`."""
+        blocks = sample_blocks(X, block_rows)
+        half_square = 0.5 * sum(executor.map(sum_of_squares, blocks))
+        p = self.objective.penalties(X.shape[1], X.shape[0])
+        runs = [Run(Track.at(H), [None] * len(blocks)) for H in starts]
+        for i in range(iterations):
+            alternate(blocks, runs, p, half_square, FIRST if i == 0 else fro.WARM, executor)
+            if i + 1 < iterations:
+                self._revive(blocks, runs, executor)
+        return [Candidate(r.best[1], r.best[0] / max(1, X.shape[0])) for r in runs]
+
+    def _revive(self, blocks: Sequence[Matrix], runs: Sequence[Run], executor: Executor) -> None:
+        if self.objective.l1_ratio > 0 and (self.objective.alpha_W > 0 or self.objective.alpha_H > 0):
+            return
+        for run in runs:
+            dead = dead_components(run.track.H, np.ones(len(run.track.H)))
+            if len(dead):
+                _revive_run(blocks, run, dead, executor)
+
+
+def _revive_run(blocks: Sequence[Matrix], run: Run, dead: Array, executor: Executor) -> None:
+    H = run.track.H
+    found = None
+    items = [(X, W) for X, W in zip(blocks, run.W, strict=True) if W is not None]
+    for worst in in_order(executor, lambda i: worst_rows(i[0], i[1], H, len(dead)), items):
+        found = merge(found, worst, len(dead))
+    if found is None:
+        return
+    H, done = revive(H, dead, found)
+    if len(done):
+        run.track = replace(Track.at(H), e_old=np.inf)
+
+
+def alternate(
+    blocks: Sequence[Matrix],
+    runs: Sequence[Run],
+    p: Penalties,
+    half_square: float,
+    effort: fro.Effort,
+    executor: Executor,
+) -> None:
+    """One solve of W and one guarded step of H for every run."""
+    k = len(runs[0].track.H)
+    precise = [_is_precise(r, half_square, p, blocks[0].dtype) for r in runs]
+    Ws, sums = solve_all(blocks, runs, p, precise, effort, executor)
+    wanted = [fro.HStep(s.A, s.B, r.track.Hy, p) for s, r in zip(sums, runs, strict=True)]
+    for i, (run, H, s) in enumerate(zip(runs, fro.update_H(wanted, executor), sums, strict=True)):
+        at_Hy = (
+            s.half_square
+            + (0.0 if precise[i] else half_square)
+            + fro.row_penalty(s, p)
+            + fro.H_penalty(run.track.Hy, p)
+        )
+        e = fro.moved_objective(at_Hy, s.A, s.B, run.track.Hy, H, p)
+        if run.track.beta < 0.05:
+            run.track.e_old = np.inf
+        if run.track.advance(H, max(e, 0.0)):
+            run.W = [W[:, i * k : (i + 1) * k] for W in Ws]
+            run.note(max(e, 0.0))
+
+
+def _is_precise(run: Run, half_square: float, p: Penalties, dtype: np.dtype[np.floating]) -> bool:
+    return run.best[0] < fro.PRECISE_BELOW[dtype.name] * half_square
+
+
+def solve_all(
+    blocks: Sequence[Matrix],
+    runs: Sequence[Run],
+    p: Penalties,
+    precise: Sequence[bool],
+    effort: fro.Effort,
+    executor: Executor,
+) -> tuple[list[Array], list[fro.Sums]]:
+    """W of every block at every run's Hy (side by side), and each run's sums."""
+    Hs = [r.track.Hy for r in runs]
+    k, m = Hs[0].shape
+    stacked = np.ascontiguousarray(np.concatenate(Hs))
+    grams = [fro.gram(H, p.l2_W) for H in Hs]
+    striped = by_stripes(len(stacked), m)
+
+    def solve(j: int) -> tuple[Array, list[fro.Sums], Array | None]:
+        X = blocks[j]
+        C = times_Ht(X, stacked)
+        parts = [
+            _rows(X, np.ascontiguousarray(C[:, i * k : (i + 1) * k]), H, grams[i], p, effort, runs[i].W[j], precise[i])
+            for i, H in enumerate(Hs)
+        ]
+        W = np.concatenate([w for w, _ in parts], axis=1)
+        return W, [s for _, s in parts], None if striped else Wt_times(W, X)
+
+    Ws, out, B = [], [fro.Sums.zero(k, m) for _ in runs], np.zeros(stacked.shape)
+    for W, sums, WtX in in_order(executor, solve, range(len(blocks))):
+        Ws.append(W)
+        for total_, s in zip(out, sums, strict=True):
+            total_.add(s)
+        if WtX is not None:
+            B += WtX
+    if striped:
+        add_WtX(B, _as_blocks(blocks), np.concatenate(Ws), executor)
+    for i, (s, H) in enumerate(zip(out, Hs, strict=True)):
+        s.B = s.B + s.A @ H.astype(np.float64) if precise[i] else B[i * k : (i + 1) * k]
+    return Ws, out
+
+
+def _as_blocks(blocks: Sequence[Matrix]) -> list[Block]:
+    bounds = np.concatenate([[0], np.cumsum([X.shape[0] for X in blocks])])
+    return [Block(int(a), int(b), X) for a, b, X in zip(bounds, bounds[1:], blocks, strict=False)]
+
+
+def _rows(
+    X: Matrix, C: Array, H: Array, G: Array, p: Penalties, effort: fro.Effort, W: Array | None, precise: bool
+) -> tuple[Array, fro.Sums]:
+    W = fro.solve_rows(C, H, G, p, effort, W)
+    if precise:
+        W, WtR, half = fro.refine(X, W, H, G, p)
+        s = fro.own_sums(W, C, G, p)
+        return W, fro.Sums(s.A, WtR, s.w1, half)
+    return W, fro.own_sums(W, C, G, p)

@@ -1,0 +1,220 @@
+"""Which rows are fitted before the first pass, in what order: nested samples on which several starts compete.
+
+The sample is some 64 runs of consecutive rows, spread evenly over all rows by absolute row number; smaller
+levels are evenly spaced rows of it, so everything is read once. Starts are halved as the levels double
+(successive halving: Jamieson & Talwalkar 2016).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from nmfstream.core.protocols import Batch, Executor, Problem
+from nmfstream.types import CSR, Array, Matrix, Runs
+
+N_RUNS = 64
+SAMPLE_BYTES = 128 << 20
+LEAST_BYTES = 512 << 20
+MANY_ROWS = 100_000
+
+
+def bytes_a_row(problem: Problem) -> float:
+    """Mean bytes of a row in memory: values (and 4 bytes of column number each where sparse)."""
+    if problem.nnz is None or not problem.n_samples:
+        return float(problem.n_features * problem.dtype.itemsize)
+    return max(1.0, problem.nnz / problem.n_samples * (problem.dtype.itemsize + 4))
+
+
+def first_level(n_components: int) -> int:
+    """Rows below which a fitted sample overfits: max(1024, 50 k)."""
+    return max(1024, 50 * n_components)
+
+
+def sample_size(problem: Problem, n_components: int, asked: int | None = None) -> int:
+    """Rows of the largest sample.
+
+    Parameters
+    ----------
+    problem : Problem
+    n_components : int
+    asked : int, optional
+        ``--sample-rows``; None: min(n/4, 128 MiB of rows), but at least max(1024, 50 k) rows as long as those are
+        under 512 MiB.
+
+    Returns
+    -------
+    int
+        At most ``problem.n_samples``; 0 for no sample.
+    """
+    n = problem.n_samples if problem.n_samples is not None else first_level(n_components)
+    if asked is not None:
+        return min(asked, n)
+    width = bytes_a_row(problem)
+    least = min(first_level(n_components), int(LEAST_BYTES // width))
+    return max(1, min(n, max(least, min(n // 4, int(SAMPLE_BYTES // width)))))
+
+
+def spread_runs(n_samples: int, size: int, seed: int, n_runs: int = N_RUNS) -> Runs:
+    """`size` rows of `n_samples` as `n_runs` runs, one in each of as many equal strata, its place drawn by `seed`."""
+    n_runs = max(1, min(n_runs, size))
+    places = np.random.RandomState(seed).random_sample(n_runs)
+    runs: list[tuple[int, int]] = []
+    for i in range(n_runs):
+        low, high = i * n_samples // n_runs, (i + 1) * n_samples // n_runs
+        length = min((i + 1) * size // n_runs - i * size // n_runs, high - low)
+        start = low + int(places[i] * (high - low - length + 1))
+        if runs and runs[-1][1] == start:
+            runs[-1] = (runs[-1][0], start + length)
+        elif length:
+            runs.append((start, start + length))
+    return tuple(runs)
+
+
+class Level(NamedTuple):
+    """One step of the tournament."""
+
+    rows: int
+    """Rows it is fitted to."""
+    iterations: int
+    """Alternations of W and H a start."""
+    starts: int
+    """Random starts (of the first level)."""
+    spectral: bool
+    """Whether an NNDSVD of these rows is a further start."""
+
+
+def levels(
+    n_samples: int, size: int, n_components: int, n_init: int | None, *, init: str | None, spectral_only: bool
+) -> list[Level]:
+    """The tournament: doubling rows, halved starts, few iterations each.
+
+    Parameters
+    ----------
+    n_samples, size : int
+        Rows in all, and of the largest sample.
+    n_init : int, optional
+        Starts; None: 8.
+    init : str, optional
+        What was asked for: ``"random"`` starts alone, or an NNDSVD of the first level's rows among them.
+    spectral_only : bool
+        Where rows are many, one start from the NNDSVD of the largest sample instead.
+
+    Notes
+    -----
+    Iterations grow where rows are few (up to twenty-fold): they cost next to nothing there. At 100 000 rows
+    and more the products of all levels together are worth less than three passes.
+    """
+    q = min(20.0, max(1.0, MANY_ROWS / max(1, n_samples)))
+    starts = 8 if n_init is None else max(1, n_init)
+    many = n_samples >= MANY_ROWS
+    if spectral_only and many and n_init is None and init is None:
+        return [Level(size, 10, 0, True)]
+    plan: list[Level] = []
+    rows, per = min(size, first_level(n_components)), 5
+    while True:
+        last = rows >= size
+        spectral = not plan and init not in (None, "random")
+        plan.append(Level(rows, math.ceil((5 if last else per) * q), starts - spectral, spectral))
+        if last:
+            break
+        starts, rows, per = max(1, starts // 2), min(2 * rows, size), 3
+    if not many and init is None and (n_init is None or n_init > 1):
+        plan.append(Level(size, math.ceil(5 * q), 0, True))
+    return plan
+
+
+def level_rows(X: Matrix, rows: int) -> Matrix:
+    """`rows` evenly spaced rows of the sample X."""
+    n = X.shape[0]
+    return X if rows >= n else take(X, np.arange(rows, dtype=np.int64) * n // rows)
+
+
+def take(X: Matrix, rows: Array) -> Matrix:
+    """The rows of X with these numbers (or where a mask of them holds), copied."""
+    if not isinstance(X, CSR):
+        return np.ascontiguousarray(X[rows])
+    if rows.dtype == bool:
+        rows = np.flatnonzero(rows)
+    lengths = np.diff(X.indptr)[rows]
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    places = np.repeat(X.indptr[:-1][rows] - indptr[:-1], lengths) + np.arange(indptr[-1])
+    return CSR(indptr, X.indices[places], X.data[places], X.n_cols)
+
+
+def sample_blocks(X: Matrix, block_rows: int) -> list[Matrix]:
+    """The sample cut so that several threads have work even where it is small."""
+    rows = min(block_rows, max(64, -(-X.shape[0] // 16)))
+    return [b.X for b in Batch(0, X, rows).blocks()]
+
+
+@dataclass
+class Candidate:
+    """One start of the tournament."""
+
+    H: Array
+    loss: float
+    """Objective a row on the rows it was last fitted to."""
+
+
+class Fitter(Protocol):
+    """What the tournament asks of a divergence."""
+
+    def random_starts(self, X: Matrix, seed: int, count: int) -> list[Array]:
+        """H of `count` random starts, scaled to the rows X."""
+        ...
+
+    def spectral_start(self, X: Matrix, seed: int, executor: Executor) -> Array:
+        """H of an NNDSVD of the rows X."""
+        ...
+
+    def fit_rows(
+        self, X: Matrix, starts: Sequence[Array], iterations: int, block_rows: int, executor: Executor
+    ) -> list[Candidate]:
+        """Alternate W and H from each start; what comes back is no worse than what a start reached at best."""
+        ...
+
+
+def play(
+    level: Level, X: Matrix, before: Sequence[Candidate], fitter: Fitter, seed: int, block_rows: int, executor: Executor
+) -> list[Candidate]:
+    """One level: the candidates that go on to the next, best first.
+
+    Parameters
+    ----------
+    X : Matrix
+        The largest sample.
+    before : sequence of Candidate
+        What the level before kept; empty at the first.
+    """
+    rows = level_rows(X, level.rows)
+    new = [fitter.spectral_start(rows, seed, executor)] if level.spectral else []
+    if level.spectral and before:
+        return _best([*before, *fitter.fit_rows(rows, new, level.iterations, block_rows, executor)], 1)
+    starts = [*new, *([c.H for c in before] or fitter.random_starts(rows, seed, level.starts))]
+    fitted = fitter.fit_rows(rows, starts, level.iterations, block_rows, executor)
+    return _best(fitted, max(1, len(fitted) // 2))
+
+
+def _best(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+    return sorted(candidates, key=lambda c: c.loss if np.isfinite(c.loss) else np.inf)[:count]
+
+
+def random_H(X: Matrix, n_components: int, seed: int, count: int) -> list[Array]:
+    """Uniform rows on (0, 1], scaled as scikit-learn scales: sqrt(mean(X)/k)."""
+    from nmfstream.core.products import total
+
+    mean = total(X) / max(1, X.shape[0] * X.shape[1])
+    scale = math.sqrt(mean / n_components) if mean > 0 else 1.0
+    rng = np.random.RandomState(seed)
+    shape = (n_components, X.shape[1])
+    return [(scale * (1.0 - rng.random_sample(shape))).astype(X.dtype) for _ in range(count)]
+
+
+def draw_seed(generator: Any) -> int:
+    """One number from the user's generator, from which everything random of a run follows."""
+    return int(generator.randint(np.iinfo(np.int32).max))
