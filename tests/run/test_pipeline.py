@@ -1,0 +1,130 @@
+"""Batches from a store are those of the matrix in memory, and each chunk is decoded once a pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from nmfstream.errors import DataError, StopRequested
+from nmfstream.run.executors import Pool, SerialExecutor, ThreadExecutor
+from nmfstream.run.pipeline import Reading, StoreSource, dense_portions
+from nmfstream.run.sources import MemorySource, from_scipy
+from nmfstream.stores.memory import MemoryReader
+from nmfstream.stores.protocols import ReadPolicy
+from nmfstream.types import CSR, Task
+
+F32 = np.dtype(np.float32)
+
+
+class ChunkedReader(MemoryReader):
+    """A dense store in stripes of `chunk_rows` rows; counts how often each is decoded."""
+
+    def __init__(self, X: Any, chunk_rows: int) -> None:
+        super().__init__(X)
+        self.chunk_rows = chunk_rows
+        self.decoded: Counter[int] = Counter()
+
+    def tasks(self, start: int, stop: int, out: Any, policy: ReadPolicy) -> list[Task]:
+        def one(chunk: int) -> None:
+            a = max(start, chunk * self.chunk_rows)
+            b = min(stop, (chunk + 1) * self.chunk_rows)
+            self.decoded[chunk] += 1
+            out[a - start : b - start] = self._X[a:b]
+
+        chunks = range(start // self.chunk_rows, -(-stop // self.chunk_rows))
+        return [lambda c=c: one(c) for c in chunks]  # type: ignore[misc]
+
+
+def matrix(n: int, m: int = 3) -> np.ndarray:
+    return np.arange(n * m, dtype=np.float32).reshape(n, m)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    n=st.integers(1, 200),
+    unit=st.integers(1, 80),
+    chunk=st.integers(1, 120),
+    portion=st.integers(1, 1000),
+    buffers=st.integers(2, 4),
+    start=st.integers(0, 3),
+)
+def test_dense_batches(n: int, unit: int, chunk: int, portion: int, buffers: int, start: int) -> None:
+    X, skip = matrix(n), min(start * unit, n // unit * unit)
+    reader = ChunkedReader(X, chunk)
+    with Pool(2) as pool:
+        source = StoreSource(reader, ReadPolicy(F32), pool, Reading(portion, buffers))
+        got = [(b.start, np.array(b.X)) for b in source.batches(None, unit, skip, 7)]
+    want = [(b.start, b.X) for b in MemorySource(X).batches(None, unit, skip, 7)]
+    assert [a for a, _ in got] == [a for a, _ in want]
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(got, want, strict=True))
+    assert set(reader.decoded.values()) <= {1}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    n=st.integers(1, 150),
+    unit=st.integers(1, 60),
+    portion=st.integers(1, 3000),
+    density=st.sampled_from([0.0, 0.1, 0.7]),
+)
+def test_sparse_batches(n: int, unit: int, portion: int, density: float) -> None:
+    A = sparse.random(n, 9, density, format="csr", dtype=np.float32, random_state=n)
+    with Pool(2) as pool:
+        source = StoreSource(MemoryReader(A), ReadPolicy(F32), pool, Reading(portion, 2))
+        got = []
+        for batch in source.batches(None, unit, 0, 7):
+            assert isinstance(batch.X, CSR)
+            got.append(batch.X.toarray())
+    want = [b.X.toarray() for b in MemorySource(from_scipy(A, F32)).batches(None, unit, 0, 7)]
+    assert len(got) == len(want)
+    assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+def test_runs_of_rows_are_read_alone() -> None:
+    X, runs = matrix(100), ((3, 10), (40, 41), (90, 100))
+    with Pool(2) as pool:
+        source = StoreSource(ChunkedReader(X, 8), ReadPolicy(F32), pool, Reading(64, 2))
+        got = np.concatenate([b.X.copy() for b in source.batches(runs, 4, 0, 4)])
+        gathered = source.gather(runs)
+    want = np.concatenate([X[a:b] for a, b in runs])
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(gathered, want)
+
+
+@given(unit=st.integers(1, 50), rows=st.integers(1, 400), chunk=st.integers(1, 90), portion=st.integers(1, 300))
+def test_portions_cover_the_rows_once_at_chunk_bounds(unit: int, rows: int, chunk: int, portion: int) -> None:
+    portions = list(dense_portions(((0, rows),), unit, 0, portion, chunk))
+    assert [p.start for p in portions] == [0, *(p.stop for p in portions[:-1])]
+    assert [p.first for p in portions] == [0, *(p.last for p in portions[:-1])]
+    assert portions[-1].stop == portions[-1].last == rows
+    assert all(p.start % unit == 0 for p in portions)
+    assert all(p.first % chunk == 0 or p.first == rows for p in portions)
+
+
+def test_the_first_fault_in_row_order_is_told() -> None:
+    X = matrix(5000)
+    X[4500, 1] = np.nan
+    with Pool(2) as pool, pytest.raises(DataError, match="row 4500, column 1"):
+        source = StoreSource(MemoryReader(X), ReadPolicy(F32), pool, Reading(1 << 10, 2))
+        list(source.batches(None, 100, 0, 50))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_executors_keep_the_order_and_stop(workers: int) -> None:
+    stop = [False]
+    with Pool(workers) as pool:
+        executor = ThreadExecutor(pool, lambda: stop[0])
+        assert executor.map(lambda i: i * i, range(50)) == [i * i for i in range(50)]
+        with pytest.raises(ZeroDivisionError):
+            executor.map(lambda i: 1 // i, [1, 0, 2])
+        stop[0] = True
+        with pytest.raises(StopRequested):
+            executor.map(lambda i: i, range(5))
+    with pytest.raises(StopRequested):
+        SerialExecutor(lambda: True).map(lambda i: i, [1])
