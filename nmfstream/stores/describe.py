@@ -11,7 +11,7 @@ from nmfstream.stores.base import Reader
 from nmfstream.stores.naming import Candidate
 from nmfstream.stores.protocols import Opening
 from nmfstream.stores.registry import candidates as list_candidates
-from nmfstream.stores.registry import format_of, open_reader, split
+from nmfstream.stores.registry import format_of, open_metadata, split
 
 SMALL_CHUNK = 256 << 10
 """Decoded bytes under which the work for a chunk outweighs its decoding."""
@@ -81,7 +81,7 @@ def describe(spec: str, opening: Opening) -> Description:
         Several candidates: `candidates` lists them.
     DataError, InputAbsentError, AccessDeniedError
     """
-    with open_reader(spec, opening) as reader:
+    with open_metadata(spec, opening) as reader:
         assert isinstance(reader, Reader)
         sources = reader.sources()
         main = sources.get("X") or sources["data"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
+import numpy as np
 from numpy.lib import format as npy
 
 from nmfstream.storage.durable import DurableFile
@@ -12,9 +14,14 @@ from nmfstream.stores.outputs import Making, Output
 
 
 def header(making: Making) -> bytes:
-    """The bytes before the first row (format 1.0; 2.0 where numpy needs it)."""
+    """The bytes before the first row (format 1.0)."""
+    return header_of(making.shape, making.dtype)
+
+
+def header_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """The header of any array; as long for every length of its first axis."""
     buffer = io.BytesIO()
-    described = {"descr": npy.dtype_to_descr(making.dtype), "fortran_order": False, "shape": making.shape}
+    described = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     npy.write_array_header_1_0(buffer, described)
     return buffer.getvalue()
 

@@ -26,8 +26,10 @@ class NpzWriter(OffsetWriter):
         durable.remove(self._file.path)
 
 
-def publish_archive(final: Path, members: Iterable[tuple[str, DurableFile]], *, overwrite: bool = False) -> None:
-    """Write NPY files as the (stored) members of an NPZ, whole under its final name or not there."""
+def publish_archive(
+    final: Path, members: Iterable[tuple[str, DurableFile | bytes]], *, overwrite: bool = False
+) -> None:
+    """Write NPYs as the (stored) members of an NPZ, whole under its final name or not there."""
     target = durable.temporary(final)
     try:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
@@ -41,7 +43,10 @@ def publish_archive(final: Path, members: Iterable[tuple[str, DurableFile]], *, 
         raise
 
 
-def _add(archive: zipfile.ZipFile, name: str, file: DurableFile) -> None:
+def _add(archive: zipfile.ZipFile, name: str, file: DurableFile | bytes) -> None:
+    if isinstance(file, bytes):
+        archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), file)
+        return
     size = file.size()
     with archive.open(zipfile.ZipInfo(f"{name}.npy", _EPOCH), "w", force_zip64=True) as member:
         for at in range(0, size, _SLICE):

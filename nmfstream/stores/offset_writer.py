@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from nmfstream.errors import NmfstreamError
+from nmfstream.errors import CheckpointMismatchError, NmfstreamError
 from nmfstream.storage import durable
 from nmfstream.storage.durable import DurableFile
-from nmfstream.stores.outputs import Making
+from nmfstream.stores.outputs import Making, forget_ranges
 from nmfstream.types import Array
 
 Layout = Callable[[DurableFile], int]
@@ -54,6 +54,7 @@ class OffsetWriter:
         self.flush()
         self._publish(overwrite)
         self._file.close()
+        forget_ranges(self.final)
 
     def _publish(self, overwrite: bool) -> None:
         durable.publish(self._file.path, self.final, overwrite=overwrite)
@@ -84,10 +85,7 @@ def begin(final: Path, making: Making, lay: Layout, find: Layout) -> tuple[Durab
     """
     partial = making.partial
     if making.resume and partial is not None and durable.exists(partial):
-        found = _continue(partial, find)
-        if found is not None:
-            return *found, True
-        durable.remove(partial)
+        return *_continue(partial, find), True
     file = durable.temporary(final if partial is None else partial)
     try:
         offset = lay(file)
@@ -97,7 +95,7 @@ def begin(final: Path, making: Making, lay: Layout, find: Layout) -> tuple[Durab
         raise
 
 
-def _continue(partial: Path, find: Layout) -> tuple[DurableFile, int] | None:
+def _continue(partial: Path, find: Layout) -> tuple[DurableFile, int]:
     file = durable.reopen(partial)
     try:
         return file, find(file)
@@ -105,7 +103,13 @@ def _continue(partial: Path, find: Layout) -> tuple[DurableFile, int] | None:
         file.close()
         if isinstance(error, NmfstreamError):
             raise
-        return None
+        raise another_array(partial) from error
+
+
+def another_array(partial: Path) -> CheckpointMismatchError:
+    """The error for an output in progress that cannot be the one to continue."""
+    what = "the output in progress holds another array"
+    return CheckpointMismatchError(what, where=str(partial), hint="begin anew with --overwrite")
 
 
 def _named(file: DurableFile, partial: Path) -> DurableFile:

@@ -64,7 +64,7 @@ class Making:
     partial : Path or None
         Name while in progress; None: a hidden one beside the final name.
     resume : bool
-        Continue `partial` where it holds the same array.
+        Continue `partial` where it is there.
     """
 
     shape: tuple[int, int]
@@ -137,6 +137,17 @@ def refuse_existing(spec: str, *, overwrite: bool = False) -> None:
         raise OutputExistsError("the output exists already", where=str(path), hint="give --overwrite to replace it")
 
 
+def record_folder(path: Path) -> Path:
+    """Where jobs that share an output record their ranges."""
+    return path.with_name(f"{path.name}.rows")
+
+
+def forget_ranges(path: Path) -> None:
+    """Remove that record, once the output has been replaced as a whole."""
+    if durable.exists(record_folder(path)):
+        durable.remove_tree(record_folder(path))
+
+
 def open_writer(
     spec: str,
     shape: tuple[int, int],
@@ -161,7 +172,7 @@ def open_writer(
     partial : Path, optional
         Name while in progress; default: hidden, beside the final one.
     resume : bool
-        Continue `partial` if it holds the same array (``writer.resumed`` tells); else it is begun anew.
+        Continue `partial` where it is there (``writer.resumed`` tells).
     dataset : str
         Name inside the store where `spec` gives none.
 
@@ -171,6 +182,8 @@ def open_writer(
         Unknown suffix.
     OutputExistsError
         If `partial` exists and `resume` is not given, or a file cannot be created.
+    CheckpointMismatchError
+        If `resume` finds another array there.
     """
     output = parse_output(spec, dataset)
     module, name = WRITERS[output.suffix].split(":")

@@ -16,6 +16,7 @@ from nmfstream.stores.files import translate
 from nmfstream.stores.naming import Candidate
 from nmfstream.stores.outputs import open_writer as open_writer
 from nmfstream.stores.protocols import Opening, RowReader
+from nmfstream.stores.shard_record import refuse_unfinished
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,17 @@ def open_reader(spec: str, opening: Opening) -> RowReader:
     UsageError
         Several candidates and none named, or a suffix of no known format.
     DataError
-        No matrix there, or a damaged store.
+        No matrix there, a damaged store, or an output whose jobs have not all finished.
     InputAbsentError
         No such store or dataset.
     AccessDeniedError
     """
+    refuse_unfinished(split(spec)[0])
+    return open_metadata(spec, opening)
+
+
+def open_metadata(spec: str, opening: Opening) -> RowReader:
+    """As `open_reader`, for looking at a store whose rows may still be on their way."""
     store, inner = split(spec)
     form = format_of(store)
     if _URL.match(store) and form.name != "Zarr":

@@ -12,8 +12,8 @@ from numcodecs import Zstd
 
 from nmfstream.errors import NmfstreamError
 from nmfstream.storage import durable
-from nmfstream.stores.offset_writer import checked_rows
-from nmfstream.stores.outputs import Making, Output
+from nmfstream.stores.offset_writer import another_array, checked_rows
+from nmfstream.stores.outputs import Making, Output, forget_ranges
 from nmfstream.types import Array
 
 _DTYPES = {"b": "bool", "i": "int", "u": "uint", "f": "float", "c": "complex"}
@@ -40,6 +40,11 @@ def array_metadata(
         "attributes": attributes or {},
         "storage_transformers": [],
     }
+
+
+def metadata_of(making: Making) -> dict[str, Any]:
+    """The document of a dense output: chunks of whole rows."""
+    return array_metadata(making.shape, (making.rows_together, making.shape[1] or 1), making.dtype)
 
 
 def group_metadata(attributes: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -137,6 +142,7 @@ class ZarrWriter:
         """Flush, then give the store its final name."""
         self.flush()
         durable.publish_tree(self._root, self.final, overwrite=overwrite)
+        forget_ranges(self.final)
 
     def abort(self) -> None:
         """Remove the store in progress."""
@@ -161,13 +167,13 @@ def lay(root: Path, dataset: str, metadata: dict[str, Any]) -> Path:
 
 def open_zarr(output: Output, making: Making) -> ZarrWriter:
     """Begin or continue a Zarr output."""
-    metadata = array_metadata(making.shape, (making.rows_together, making.shape[1] or 1), making.dtype)
+    metadata = metadata_of(making)
     partial = making.partial
     if making.resume and partial is not None and durable.exists(partial):
-        if _same(partial / output.dataset, metadata):
-            _sweep(partial / output.dataset)
-            return ZarrWriter(partial, ChunkFolder(partial / output.dataset, making), output.path, resumed=True)
-        durable.remove_tree(partial)
+        if not _same(partial / output.dataset, metadata):
+            raise another_array(partial)
+        _sweep(partial / output.dataset)
+        return ZarrWriter(partial, ChunkFolder(partial / output.dataset, making), output.path, resumed=True)
     root = _begin(partial or output.path, partial, output.dataset, metadata)
     return ZarrWriter(root, ChunkFolder(root / output.dataset, making), output.path, resumed=False)
 
