@@ -298,9 +298,10 @@ class Checkpoints:
             if isinstance(error, FileExistsError) and durable.exists(file_of(self.path, number)):
                 raise self.lease.lost() from error
             raise
-        if max(generations(self.path)) != number or not self.lease.owned():
+        if max(generations(self.path), default=number) != number:
             # The name was free again because its owner, who took over, had gone on far beyond it.
             raise self.lease.lost()
+        self.lease.require()
 
     def _adopt(self) -> None:
         """Count what an attempt that reported a failure had linked all the same: a name is never used twice."""

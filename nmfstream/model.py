@@ -143,6 +143,7 @@ def write_model(path: Path, model: Model, *, overwrite: bool = False) -> None:
     ------
     OutputExistsError, AccessDeniedError, StorageError
     """
+    durable.sweep(path)
     file = durable.temporary(path)
     try:
         _fill(file, model)

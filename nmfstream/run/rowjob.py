@@ -72,6 +72,8 @@ class RowJob:
         final = parse_output(spec, dataset).path
         self._partial = final.with_name(f"{final.name}.partial")
         self._record = final.with_name(f"{final.name}.partial.json")
+        for path in (final, self._partial, self._record):
+            durable.sweep(path)
         self.done = self._begin(final, trust)
         self.finished = self.done < 0
         self._saved_at, self._steps = time.monotonic(), 0

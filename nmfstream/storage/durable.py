@@ -183,12 +183,13 @@ def sync_folder(folder: Path) -> None:
     with translated(folder):
         fd = _patiently(lambda: disk.current().open(str(folder), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         try:
-            disk.current().fsync(fd)
+            uninterrupted(lambda: disk.current().fsync(fd))
         except OSError as error:
             if error.errno not in _UNSYNCABLE:  # some file systems cannot sync a folder
                 raise
         finally:
-            disk.current().close(fd)
+            with suppress(InterruptedError):  # an interrupted close has closed
+                disk.current().close(fd)
 
 
 def sync_tree(folder: Path) -> None:

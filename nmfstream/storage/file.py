@@ -58,6 +58,10 @@ def uninterrupted(call: Callable[[], T]) -> T:
             return call()
 
 
+def _of_storage(error: NmfstreamError) -> StorageError:
+    return error if isinstance(error, StorageError) else StorageError(error.what, where=error.where, hint=error.hint)
+
+
 class DurableFile(io.RawIOBase):
     """A file in progress, by offset (`pwrite`, `pread`, any thread) or as a Python file object (one thread).
 
@@ -108,13 +112,13 @@ class DurableFile(io.RawIOBase):
     def size(self) -> int:
         """Bytes in the file."""
         with translated(self.path):
-            return self._disk.size(self._fd)
+            return uninterrupted(lambda: self._disk.size(self._fd))
 
     def truncate(self, size: int | None = None) -> int:
         """Cut or extend (with zeros) to `size` bytes."""
         length = self._at if size is None else size
         with self._watched():
-            self._disk.ftruncate(self._fd, length)
+            uninterrupted(lambda: self._disk.ftruncate(self._fd, length))
         return length
 
     def sync(self) -> None:
@@ -134,8 +138,13 @@ class DurableFile(io.RawIOBase):
             return
         fd, self._fd = self._fd, -1
         super().close()
-        with self._watched(), suppress(InterruptedError):  # an interrupted close has closed
+        try:
             self._disk.close(fd)
+        except InterruptedError:  # it is closed all the same
+            return
+        except OSError as error:
+            if self._failure is None:  # else it was told already
+                raise translate(error, self.path) from error
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -145,7 +154,7 @@ class DurableFile(io.RawIOBase):
             yield
         except OSError as error:
             failure = error if isinstance(error, NmfstreamError) else translate(error, self.path)
-            self._failure = failure if isinstance(failure, StorageError) else StorageError(str(failure))
+            self._failure = _of_storage(failure)
             raise self._failure from error
 
     def read(self, size: int | None = -1) -> bytes:
