@@ -15,11 +15,11 @@ from nmfstream.storage.disk import RealDisk
 from nmfstream.stores.outputs import parse_output
 from nmfstream.stores.protocols import Opening, ReadPolicy, allocate
 from nmfstream.stores.registry import open_reader
-from tests.storage.faulty import FaultyDisk, Killed, killed_after, killed_before, killed_within
+from tests.storage.faulty import FaultyDisk, Killed, killed_after, killed_within
 from tests.storage.memory import ROOT, MemoryDisk, Node
 from tests.storage.runs import PATH, checkpoints, count_of, die, state_of
 
-KILLS = {"before": killed_before, "within": killed_within, "after": killed_after}
+KILLS = {"within": killed_within, "after": killed_after}
 
 
 def disk_with(n_saves: int) -> MemoryDisk:
@@ -85,9 +85,7 @@ FORMATS = ["W.npy", "W.npz", "W.h5/W", "W.zarr/W"]
 def write_W(spec: str, *, overwrite: bool) -> None:
     saving = Saving(resume=True, overwrite=overwrite, every_seconds=0.0)
     job = RowJob(spec, ROWS.shape, ROWS.dtype, {"model": "a"}, saving, chunk_rows=2)
-    if job.finished:
-        return
-    for start in range(job.done, len(ROWS), 2):
+    for start in range(len(ROWS) if job.finished else job.done, len(ROWS), 2):
         job.write(start, ROWS[start : start + 2])
     job.commit()
 
