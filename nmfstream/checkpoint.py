@@ -21,7 +21,7 @@ from nmfstream.checkpoint_reading import Saved as Saved
 from nmfstream.checkpoint_reading import is_checkpoint as is_checkpoint
 from nmfstream.checkpoint_reading import read_components as read_components
 from nmfstream.core.state import RunState, pack
-from nmfstream.errors import CheckpointMismatchError, NmfstreamError, OutputExistsError, StorageError
+from nmfstream.errors import CheckpointMismatchError, InputAbsentError, NmfstreamError, OutputExistsError, StorageError
 from nmfstream.fingerprint import differences
 from nmfstream.ownership import Lease, token
 from nmfstream.run.events import Listener, Note, silent
@@ -169,10 +169,13 @@ class Checkpoints:
         try:
             durable.make_folder(folder)
             self._commit(folder, number, self._write(folder, number, header, arrays))
-        except Exception:
+        except Exception as error:
             if folder != self.path:
                 with suppress(NmfstreamError):
                     durable.remove_tree(folder)
+            if isinstance(error, InputAbsentError):  # the file in progress is gone: who took over removes it
+                self.lease.require()
+                raise StorageError(error.what, where=error.where, hint=error.hint) from error
             raise
         self._number = number
         self._retire(1 if finished else KEPT)
@@ -236,19 +239,22 @@ class Checkpoints:
     def _resumed(self) -> Saved | None:
         """What there is to resume, with the next name taken so that a former owner finds it taken."""
         for _ in range(ATTEMPTS):
-            saved = self._matching()
-            if saved is None or saved.finished:
-                return saved
-            fence = file_of(self.path, self._number + 1)
-            try:
-                durable.second_name(file_of(self.path, saved.generation), fence)
-            except FileExistsError:
-                if not durable.exists(fence):
-                    raise
-                continue  # the former owner was faster: go on from what it saved
-            self._number += 1
-            return saved
+            with suppress(InputAbsentError):  # another run's work removes what was just found
+                saved = self._matching()
+                if saved is None or saved.finished or self._fenced(saved):
+                    return saved
         raise self.lease.lost()
+
+    def _fenced(self, saved: Saved) -> bool:
+        fence = file_of(self.path, self._number + 1)
+        try:
+            durable.second_name(file_of(self.path, saved.generation), fence)
+        except FileExistsError:
+            if not durable.exists(fence):
+                raise
+            return False  # the former owner was faster: go on from what it saved
+        self._number += 1
+        return True
 
     def _header(self, number: int) -> dict[str, Any]:
         return {

@@ -216,7 +216,7 @@ def make_folder(path: Path) -> None:
         return
     with _creating(path), suppress(FileExistsError):
         _patiently(lambda: disk.current().mkdir(str(path)))
-    if not is_folder(path):
+    if exists(path) and not is_folder(path):
         raise OutputExistsError("is no folder", where=str(path), hint="choose another name or remove it")
     sync_folder(path.parent)
 
@@ -276,18 +276,21 @@ def names(folder: Path) -> list[str]:
 
 def exists(path: Path) -> bool:
     """Whether anything has the name (a dangling link counts)."""
-    with translated(path):
-        try:
-            _patiently(lambda: disk.current().stat(str(path)))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return True
+    return _entry(path) is not None
 
 
 def is_folder(path: Path) -> bool:
     """Whether the name is a real folder."""
+    entry = _entry(path)
+    return entry is not None and entry.folder
+
+
+def _entry(path: Path) -> disk.Entry | None:
     with translated(path):
-        return exists(path) and _patiently(lambda: disk.current().stat(str(path))).folder
+        try:
+            return _patiently(lambda: disk.current().stat(str(path)))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
 
 def identity(path: Path) -> tuple[int, int]:
