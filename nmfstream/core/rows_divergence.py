@@ -1,0 +1,95 @@
+"""Rows of W for β ≠ 2: scaling, start, reference gradient and residual around `newton_rows`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nmfstream.core.divergence_cells import cell
+from nmfstream.core.newton_rows import NewtonRows, Rows
+from nmfstream.core.parameters import Objective
+from nmfstream.core.rows_least_squares import power_of_two, relative
+from nmfstream.types import CSR, Array, Matrix
+
+START = 0.5
+"""The start explains this share of a row's sum: a point where no row's gradient vanishes, as the flat start that
+explains all of it does where there is one component or one feature."""
+BEYOND = 1e-2
+"""Newton goes on to this part of the tolerance (and one step further): it costs a step and makes rows agree."""
+STEPS = {True: 5, False: 30}
+"""Multiplicative steps before Newton, where the objective is convex and where not."""
+
+
+class DivergenceRows:
+    """Solves rows for one H and any β but 2 (see `rowsolve.row_solver`).
+
+    Parameters
+    ----------
+    H : ndarray of shape (n_components, n_features)
+    objective : Objective
+    dtype : dtype
+        Of W.
+    tol : float
+    max_iter : int
+        Multiplicative and Newton steps together.
+    """
+
+    work = np.dtype(np.float64)
+
+    def __init__(self, H: Array, objective: Objective, dtype: np.dtype[Any], tol: float, max_iter: int) -> None:
+        self.dtype, self.tol, self.max_iter, self.beta = dtype, tol, max_iter, objective.beta
+        self.penalties = objective.penalties(H.shape[1], 1)
+        H64 = np.asarray(H, np.float64)
+        self.columns = np.flatnonzero(H64.any(axis=0))
+        self.total = float(H64.sum())
+        sums = H64.sum(axis=1)
+        self.scale, self.live = power_of_two(sums), sums > 0
+        self.H = np.ascontiguousarray(H64[:, self.columns] / self.scale[:, np.newaxis])
+        self.function = cell(objective.beta)
+        self.sums = self.H.sum(axis=1) if self.function.linear else np.zeros(len(H))
+        self.steps = min(max_iter, STEPS[self.function.convex])
+        self.newton = NewtonRows(self.H, self.function)
+
+    def __call__(self, X: Matrix) -> tuple[Array, Array]:
+        """W in `dtype` and its relative KKT residuals."""
+        x = X.toarray() if isinstance(X, CSR) else X
+        sums = x.sum(axis=1)
+        W, residual = np.zeros((len(x), len(self.H)), self.dtype), np.zeros(len(x))
+        filled = np.flatnonzero(x[:, self.columns].any(axis=1)) if self.total > 0 else np.zeros(0, np.int64)
+        if len(filled):
+            W[filled], residual[filled] = self._solve(x[filled][:, self.columns], sums[filled])
+        return W, residual
+
+    def _solve(self, x: Array, sums: Array) -> tuple[Array, Array]:
+        t = power_of_two(x.max(axis=1))[:, np.newaxis]
+        unit, slope = t / self.scale, t ** (self.beta - 1.0) * self.scale
+        flat = START * (sums / self.total)[:, np.newaxis]
+        rows = Rows(
+            x / t, self.sums + self.penalties.l1_W / slope, self.penalties.l2_W * unit / slope,
+            np.where(self.live, flat / unit, 0.0),
+        )
+        reference = (np.abs(self._gradient(rows, rows.w)) * slope).max(axis=1)
+        for _ in range(self.steps):
+            rows.w = self.newton.multiply(rows, rows.w)
+        target = BEYOND * self.tol * reference[:, np.newaxis] / slope
+        self.newton.solve(rows, target, self.max_iter - self.steps)
+        W = (rows.w * unit).astype(self.dtype)
+        gradient = self._gradient(rows, W / unit) * slope
+        return W, relative(np.abs(np.minimum(W, gradient)).max(axis=1), reference)
+
+    def _gradient(self, rows: Rows, w: Array) -> Array:
+        return self.newton.gradient(rows, w, self.newton.reconstruct(w))
+
+
+class KullbackLeiblerRows(DivergenceRows):
+    """β = 1: a sparse row is solved on its nonzeros alone."""
+
+    def __call__(self, X: Matrix) -> tuple[Array, Array]:
+        """W in `dtype` and its relative KKT residuals."""
+        if not isinstance(X, CSR):
+            return super().__call__(X)
+        return self._sparse(X)
+
+    def _sparse(self, X: CSR) -> tuple[Array, Array]:
+        return super().__call__(X.toarray())

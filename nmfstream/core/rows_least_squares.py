@@ -1,0 +1,110 @@
+"""Rows of W for β = 2: clipped least squares, coordinate sweeps, and exact Newton where those do not suffice.
+
+Everything runs on rescaled rows of H (norm about 1) and of C (largest entry about 1), by powers of two, so that no
+threshold depends on the data's scale and nothing is rounded by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nmfstream.core.kernels.newton_least_squares import newton_least_squares
+from nmfstream.core.kernels.sweeps import clipped_solution, coordinate_sweeps, ridge_inverse
+from nmfstream.core.parameters import Objective
+from nmfstream.core.products import times_Ht
+from nmfstream.types import Array, Matrix
+
+DOUBLE_BELOW = 2e-6
+"""Tolerances that sums in float32 cannot promise: float64 is used throughout."""
+ACCURACY = {"float32": 2e-5, "float64": 2e-10}
+"""Wanted error of w, relative to its largest entry (law of the rows: five times this)."""
+EXACT = {"float32": 1e-9, "float64": 2e-14}
+SWEEPS = {"float32": 30, "float64": 60}
+SINGLE_NOISE = {"float32": 2e-6, "float64": 4e-15}
+
+
+def power_of_two(values: Array) -> Array:
+    """The power of two nearest below each positive number; 1 for others. Multiplying by it is exact."""
+    good = (values > 0) & np.isfinite(values)
+    return np.asarray(np.exp2(np.floor(np.log2(np.where(good, values, 1.0)))))
+
+
+class LeastSquaresRows:
+    """Solves rows for one H (see `rowsolve.row_solver`).
+
+    Parameters
+    ----------
+    H : ndarray of shape (n_components, n_features)
+    objective : Objective
+    dtype : dtype
+        Of W.
+    tol : float
+        Relative KKT residual.
+    max_iter : int
+        Sweeps and Newton steps together.
+    """
+
+    def __init__(self, H: Array, objective: Objective, dtype: np.dtype[Any], tol: float, max_iter: int) -> None:
+        self.work = np.dtype(np.float64) if tol < DOUBLE_BELOW else dtype
+        self.dtype, self.tol, self.max_iter = dtype, tol, max_iter
+        p = objective.penalties(H.shape[1], 1)
+        H64 = np.ascontiguousarray(H, np.float64)
+        self.scale = power_of_two(np.sqrt(np.einsum("ij,ij->i", H64, H64) + p.l2_W))
+        self.H = np.ascontiguousarray(H64 / self.scale[:, np.newaxis], self.work)
+        exact = self.H.astype(np.float64)
+        self.G = exact @ exact.T + np.diag(p.l2_W / self.scale**2)
+        self.l1 = p.l1_W / self.scale
+        self.inverse = ridge_inverse(self.G)
+        self._limits()
+
+    def _limits(self) -> None:
+        """How small a residual vouches for the wanted accuracy (Pang 1987), and how long sweeps are worth it."""
+        name = self.work.name
+        live = self.G[np.ix_(*2 * [np.flatnonzero(self.G.diagonal() > 0)])]
+        eigenvalues = np.linalg.eigvalsh(live) if len(live) else np.ones(1)
+        surety = max(float(eigenvalues[0]), 0.0) / (1.0 + float(eigenvalues[-1]))
+        self.enough = ACCURACY[name] * surety
+        within_reach = self.enough >= SINGLE_NOISE[name] * 0.1
+        self.sweep_tol = float(np.clip(self.enough, SINGLE_NOISE[name], 1e-4)) if within_reach else 1e-3
+        self.sweeps = min(self.max_iter, SWEEPS[name] if within_reach else 6)
+
+    def __call__(self, X: Matrix) -> tuple[Array, Array]:
+        """W in `dtype` and its relative KKT residuals for rows of X in `work`'s type."""
+        C = times_Ht(X, self.H).astype(np.float64, copy=False) - self.l1
+        t = power_of_two(np.abs(C).max(axis=1, initial=0.0))[:, np.newaxis]
+        C /= t
+        W = self._swept(C)
+        self._finish(C, W)
+        out = (W * (t / self.scale)).astype(self.dtype)
+        return out, self._residual(C, out / (t / self.scale), t)
+
+    def _swept(self, C: Array) -> Array:
+        c = C.astype(self.work, copy=False)
+        W = clipped_solution(c, self.inverse)
+        coordinate_sweeps(c, self.G, W, self.sweeps, self.sweep_tol)
+        return W.astype(np.float64, copy=False)
+
+    def _finish(self, C: Array, W: Array) -> None:
+        """Newton on the rows whose residual does not vouch for them."""
+        off = np.abs(np.minimum(W, W @ self.G - C))
+        unsure = np.sqrt(np.einsum("ij,ij->i", off, off)) > self.enough * W.max(axis=1)
+        unsure |= self._residual(C, W, np.ones((len(C), 1))) > 0.5 * self.tol
+        rows, left = np.flatnonzero(unsure), self.max_iter - self.sweeps
+        if len(rows) and left > 0:
+            w = W[rows]
+            newton_least_squares(C[rows], self.G, w, left, EXACT[self.work.name])
+            W[rows] = w
+
+    def _residual(self, C: Array, W: Array, t: Array) -> Array:
+        """max |min(w, ∂)| / max |∂(0)| in the units of the data."""
+        gradient = (W @ self.G - C) * (t * self.scale)
+        worst = np.abs(np.minimum(W * (t / self.scale), gradient)).max(axis=1)
+        return relative(worst, (np.abs(C) * (t * self.scale)).max(axis=1))
+
+
+def relative(worst: Array, reference: Array) -> Array:
+    """worst / reference, 0 where both are 0."""
+    safe = np.where(reference > 0, reference, 1.0)
+    return np.where(reference > 0, worst / safe, np.where(worst > 0, np.inf, 0.0))
