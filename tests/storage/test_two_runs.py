@@ -22,8 +22,12 @@ SCHEDULES = int(os.environ.get("NMFSTREAM_SCHEDULES", "10000"))
 class Turns:
     """Lets one of several threads run at a time, and hands over at the calls that a seed chooses."""
 
-    def __init__(self, disk: MemoryDisk, rng: random.Random, pace: float) -> None:
-        self.disk, self.rng, self.pace = disk, rng, pace
+    def __init__(self, disk: MemoryDisk, rng: random.Random) -> None:
+        self.disk, self.rng = disk, rng
+        # Either one run sleeps a few times and the other goes far meanwhile, or they change at every other call.
+        self.sleeps = {rng.randrange(250) for _ in range(rng.randrange(1, 4))}
+        self.pace = rng.choice((0.0, 0.0, 0.0, 0.06, 0.2))
+        self.calls = 0
         self.gates: list[threading.Semaphore] = []
         self.alive: set[int] = set()
         self.local = threading.local()
@@ -36,9 +40,13 @@ class Turns:
 
     def _call(self, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         number = getattr(self.local, "number", None)
-        if number is not None and len(self.alive) > 1 and self.rng.random() < self.pace:
+        self.calls += 1
+        if number is not None and len(self.alive) > 1 and self._changes():
             self._pass_on(number)
         return call(*args)
+
+    def _changes(self) -> bool:
+        return self.calls in self.sleeps or self.rng.random() < self.pace
 
     def _pass_on(self, number: int) -> None:
         other = self.rng.choice(sorted(self.alive - {number}))
@@ -124,7 +132,7 @@ def interleave(seed: int) -> tuple[int, int]:
     refused: list[str] = []
     hosts = ["a", "b", "c"][: rng.choice((2, 2, 3))]
     runs = [make_run(host, rng.randrange(1, 5), log, refused) for host in hosts]
-    turns = Turns(disk, rng, rng.choice((0.02, 0.06, 0.2)))
+    turns = Turns(disk, rng)
     with durable.use(turns):
         turns.play(runs)
     with durable.use(disk):
