@@ -147,11 +147,21 @@ class NewtonRows:
             length *= 0.5
         if len(waiting):
             w[waiting] = self.multiply(rows.take(waiting), rows.w[waiting])
-        moved = np.abs(w - rows.w).max(axis=1) > 1e-15 * w.max(axis=1)
+        moved = (np.abs(w - rows.w) > 1e-15 * w).any(axis=1)
         rows.w = w
         return np.asarray(moved)
 
     def _direction(self, rows: Rows, v: Array, g: Array) -> Array:
+        """Newton's; a component that a step has thrown near a bound where it is wanted returns at once by a
+        multiplicative step, where Newton would but double it."""
+        d = self._newton_direction(rows, v, g)
+        lost = (g < 0) & (rows.w <= SMALL * rows.w.max(axis=1, keepdims=True))
+        if (some := np.flatnonzero(lost.any(axis=1))).size:
+            part = rows.take(some)
+            d[some] = np.where(lost[some], np.maximum(d[some], self.multiply(part, part.w) - part.w), d[some])
+        return d
+
+    def _newton_direction(self, rows: Rows, v: Array, g: Array) -> Array:
         cells = self.function.derivatives(rows.x, v)
         d = _newton(self.hessian(cells.second, rows.l2), rows.w, g)
         if self.function.convex:

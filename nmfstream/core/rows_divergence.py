@@ -51,17 +51,17 @@ class DivergenceRows:
         self.steps = min(max_iter, STEPS[self.function.convex])
         self.newton = NewtonRows(self.H, self.function)
 
-    def __call__(self, X: Matrix) -> tuple[Array, Array]:
-        """W in `dtype` and its relative KKT residuals."""
+    def __call__(self, X: Matrix) -> tuple[Array, Array, Array]:
+        """W in `dtype`, its relative KKT residuals, and those before rounding."""
         x = X.toarray() if isinstance(X, CSR) else X
         sums = x.sum(axis=1)
-        W, residual = np.zeros((len(x), len(self.H)), self.dtype), np.zeros(len(x))
+        W, residual, solved = np.zeros((len(x), len(self.H)), self.dtype), np.zeros(len(x)), np.zeros(len(x))
         filled = np.flatnonzero(x[:, self.columns].any(axis=1)) if self.total > 0 else np.zeros(0, np.int64)
         if len(filled):
-            W[filled], residual[filled] = self._solve(x[filled][:, self.columns], sums[filled])
-        return W, residual
+            W[filled], residual[filled], solved[filled] = self._solve(x[filled][:, self.columns], sums[filled])
+        return W, residual, solved
 
-    def _solve(self, x: Array, sums: Array) -> tuple[Array, Array]:
+    def _solve(self, x: Array, sums: Array) -> tuple[Array, Array, Array]:
         t = power_of_two(x.max(axis=1))[:, np.newaxis]
         unit, slope = t / self.scale, t ** (self.beta - 1.0) * self.scale
         flat = START * (sums / self.total)[:, np.newaxis]
@@ -75,8 +75,11 @@ class DivergenceRows:
         target = BEYOND * self.tol * reference[:, np.newaxis] / slope
         self.newton.solve(rows, target, self.max_iter - self.steps)
         W = (rows.w * unit).astype(self.dtype)
-        gradient = self._gradient(rows, W / unit) * slope
-        return W, relative(np.abs(np.minimum(W, gradient)).max(axis=1), reference)
+        return W, *(self._residual(rows, w, unit, slope, reference) for w in (W / unit, rows.w))
+
+    def _residual(self, rows: Rows, w: Array, unit: Array, slope: Array, reference: Array) -> Array:
+        gradient = self._gradient(rows, w) * slope
+        return relative(np.abs(np.minimum(w * unit, gradient)).max(axis=1), reference)
 
     def _gradient(self, rows: Rows, w: Array) -> Array:
         return self.newton.gradient(rows, w, self.newton.reconstruct(w))
@@ -85,11 +88,11 @@ class DivergenceRows:
 class KullbackLeiblerRows(DivergenceRows):
     """β = 1: a sparse row is solved on its nonzeros alone."""
 
-    def __call__(self, X: Matrix) -> tuple[Array, Array]:
-        """W in `dtype` and its relative KKT residuals."""
+    def __call__(self, X: Matrix) -> tuple[Array, Array, Array]:
+        """W in `dtype`, its relative KKT residuals, and those before rounding."""
         if not isinstance(X, CSR):
             return super().__call__(X)
         return self._sparse(X)
 
-    def _sparse(self, X: CSR) -> tuple[Array, Array]:
+    def _sparse(self, X: CSR) -> tuple[Array, Array, Array]:
         return super().__call__(X.toarray())

@@ -70,15 +70,17 @@ class LeastSquaresRows:
         self.sweep_tol = float(np.clip(self.enough, SINGLE_NOISE[name], 1e-4)) if within_reach else 1e-3
         self.sweeps = min(self.max_iter, SWEEPS[name] if within_reach else 6)
 
-    def __call__(self, X: Matrix) -> tuple[Array, Array]:
-        """W in `dtype` and its relative KKT residuals for rows of X in `work`'s type."""
+    def __call__(self, X: Matrix) -> tuple[Array, Array, Array]:
+        """W in `dtype`, its relative KKT residuals, and those before rounding, for rows of X in `work`'s type."""
         C = times_Ht(X, self.H).astype(np.float64, copy=False) - self.l1
         t = power_of_two(np.abs(C).max(axis=1, initial=0.0))[:, np.newaxis]
         C /= t
         W = self._swept(C)
         self._finish(C, W)
-        out = (W * (t / self.scale)).astype(self.dtype)
-        return out, self._residual(C, out / (t / self.scale), t)
+        unit = t / self.scale
+        out = (W * unit).astype(self.dtype)
+        residual = self._residual(C, out / unit, t)
+        return out, residual, residual if self.dtype == np.float64 else self._residual(C, W, t)
 
     def _swept(self, C: Array) -> Array:
         c = C.astype(self.work, copy=False)

@@ -24,7 +24,7 @@ LEAST_ROWS, MOST_ROWS = 8, 512
 TOLERANCES = {"float32": 1e-5, "float64": 1e-9}
 MAX_ITER = 500
 
-Solve: TypeAlias = Callable[[Matrix], tuple[Array, Array]]
+Solve: TypeAlias = Callable[[Matrix], tuple[Array, Array, Array]]
 
 
 class RowSolution(NamedTuple):
@@ -36,7 +36,7 @@ class RowSolution(NamedTuple):
     residual : ndarray of float64, shape (n_rows,)
         Relative KKT residual of W as it is returned.
     converged : ndarray of bool, shape (n_rows,)
-        Whether the residual is within the tolerance.
+        Whether the row was solved to the tolerance, before it was rounded to `W`'s type.
     """
 
     W: Array
@@ -77,13 +77,15 @@ class RowSolver:
         RowSolution
         """
         n = X.shape[0]
-        W, residual = np.empty((n, self.n_components), self.dtype), np.empty(n)
+        W = np.empty((n, self.n_components), self.dtype)
+        residual, solved = np.empty(n), np.empty(n)
         height = self.tile_rows(isinstance(X, CSR))
         for start in range(0, n, height):
             stop = min(start + height, n)
-            w, r = self.solve(_padded(cut(X, start, stop), height, self.work))
-            W[start:stop], residual[start:stop] = w[: stop - start], r[: stop - start]
-        return RowSolution(W, residual, residual <= self.tol)
+            tile = self.solve(_padded(cut(X, start, stop), height, self.work))
+            for whole, part in zip((W, residual, solved), tile, strict=True):
+                whole[start:stop] = part[: stop - start]
+        return RowSolution(W, residual, np.minimum(residual, solved) <= self.tol)
 
 
 def row_solver(
