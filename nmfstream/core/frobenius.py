@@ -14,7 +14,7 @@ import numpy as np
 from nmfstream.core.parameters import Penalties
 from nmfstream.core.products import Wt_times, times_Ht
 from nmfstream.core.protocols import Executor
-from nmfstream.core.sweeps import clipped_least_squares, descend
+from nmfstream.core.sweeps import clipped_least_squares, descend, polish
 from nmfstream.types import CSR, Array, Matrix, cut
 
 PRECISE_BELOW = {"float32": 1e-2, "float64": 1e-4}
@@ -32,6 +32,8 @@ class Effort(NamedTuple):
 COLD = Effort(20, 1e-3)
 SHARP = Effort(100, 1e-4)
 WARM = Effort(4, 1e-3)
+REFINE = Effort(5, 1e-8)
+REFINE_ROUNDS = 4
 
 
 @dataclass
@@ -84,8 +86,13 @@ def solve_rows(C: Array, H: Array, G: Array, p: Penalties, effort: Effort, W: Ar
     return descend(linear, G, start, effort.sweeps, effort.tol)
 
 
-def refine(X: Matrix, W: Array, H: Array, G: Array, p: Penalties) -> tuple[Array, Array, float]:
+def refine(X: Matrix, W: Array, H: Array, G: Array, p: Penalties, rounds: int) -> tuple[Array, Array, float]:
     """Rows solved again from their residuals in float64, where the expansion of the loss cancels.
+
+    Parameters
+    ----------
+    rounds : int
+        Of coordinate sweeps and an active-set step.
 
     Returns
     -------
@@ -102,8 +109,10 @@ def refine(X: Matrix, W: Array, H: Array, G: Array, p: Penalties) -> tuple[Array
         x = x.toarray() if isinstance(x, CSR) else x
         w = W[a : a + height].astype(np.float64)
         gradient = ((x - (W[a : a + height] @ H)) @ H.T).astype(np.float64)
-        linear = w @ G + gradient - (p.l1_W + p.l2_W * w)
-        out[a : a + height] = descend(linear, G, w, SHARP.sweeps, 0.1 * SHARP.tol)
+        linear = w @ G + gradient - p.l1_W - p.l2_W * w
+        for _ in range(rounds):
+            w = polish(linear, G, descend(linear, G, w, REFINE.sweeps, REFINE.tol))
+        out[a : a + height] = w
         R = x - out[a : a + height] @ H
         WtR += out[a : a + height].T @ R
         half += 0.5 * float(np.einsum("ij,ij->", R, R, dtype=np.float64))
@@ -132,7 +141,7 @@ def block_sums(X: Matrix, H: Array, G: Array, p: Penalties, effort: Effort, *, p
     if not precise:
         sums.B = Wt_times(W, X)
         return W, sums
-    W, WtR, half = refine(X, W, H, G, p)
+    W, WtR, half = refine(X, W, H, G, p, REFINE_ROUNDS)
     own = own_sums(W, np.zeros_like(W), G, p)
     return W, Sums(own.A, WtR, own.w1, half)
 
@@ -161,13 +170,15 @@ def moved_objective(at_Hy: float, A: Array, B: Array, Hy: Array, H: Array, p: Pe
     return at_Hy + slope + 0.5 * float((A * (D @ D.T)).sum()) + H_penalty(H, p) - H_penalty(Hy, p)
 
 
-def hals_stripe(A: Array, B: Array, H: Array, p: Penalties, sweeps: int = 2) -> Array:
+def hals_stripe(A: Array, B: Array, H: Array, p: Penalties, *, precise: bool = False, sweeps: int = 2) -> Array:
     """H after some sweeps of exact minimisation over one row after the other.
 
     Parameters
     ----------
     A : ndarray of float64, shape (n_components, n_components)
     B, H : ndarray, shape (n_components, some columns)
+    precise : bool
+        An active-set step follows.
     """
     diag = A.diagonal() + p.l2_H
     h = H.astype(np.float64)
@@ -176,6 +187,9 @@ def hals_stripe(A: Array, B: Array, H: Array, p: Penalties, sweeps: int = 2) -> 
     for _ in range(sweeps):
         for a in live:
             np.maximum(h[a] + (linear[a] - A[a] @ h - p.l2_H * h[a]) / diag[a], 0, out=h[a])
+    if precise:
+        G = A + p.l2_H * np.eye(len(A))
+        h = polish(np.ascontiguousarray(linear.T), G, np.ascontiguousarray(h.T)).T
     return h.astype(H.dtype)
 
 
@@ -186,6 +200,7 @@ class HStep(NamedTuple):
     B: Array
     H: Array
     penalties: Penalties
+    precise: bool = False
 
 
 def update_H(steps: Sequence[HStep], executor: Executor) -> list[Array]:
@@ -195,7 +210,7 @@ def update_H(steps: Sequence[HStep], executor: Executor) -> list[Array]:
 
     def stripe(item: tuple[HStep, tuple[int, int]]) -> Array:
         s, (a, b) = item
-        return hals_stripe(s.A, s.B[:, a:b], s.H[:, a:b], s.penalties)
+        return hals_stripe(s.A, s.B[:, a:b], s.H[:, a:b], s.penalties, precise=s.precise)
 
     parts = executor.map(stripe, [(s, c) for s in steps for c in columns])
     n = len(columns)

@@ -266,7 +266,7 @@ class FullPass(HalsPass):
             B = B + A @ Hy.astype(np.float64)
         sums = fro.Sums(A, B, own.w1, own.total)
         at_Hy = (0.0 if own.precise else own.square) + own.total + fro.row_penalty(sums, p) + fro.H_penalty(Hy, p)
-        H = fro.update_H([fro.HStep(A, B, Hy, p)], executor)[0]
+        H = fro.update_H([fro.HStep(A, B, Hy, p, own.precise)], executor)[0]
         e = max(0.0, fro.moved_objective(at_Hy, A, B, Hy, H, p))
         track = Track(H_now, Hy, own.beta, own.cap, own.e_old)
         taken = track.advance(H, e)

@@ -102,7 +102,7 @@ def alternate(
     k = len(runs[0].track.H)
     precise = [_is_precise(r, half_square, p, blocks[0].dtype) for r in runs]
     Ws, sums = solve_all(blocks, runs, p, precise, effort, executor)
-    wanted = [fro.HStep(s.A, s.B, r.track.Hy, p) for s, r in zip(sums, runs, strict=True)]
+    wanted = [fro.HStep(s.A, s.B, r.track.Hy, p, q) for s, r, q in zip(sums, runs, precise, strict=True)]
     for i, (run, H, s) in enumerate(zip(runs, fro.update_H(wanted, executor), sums, strict=True)):
         at_Hy = (
             s.half_square
@@ -171,7 +171,7 @@ def _rows(
 ) -> tuple[Array, fro.Sums]:
     W = fro.solve_rows(C, H, G, p, effort, W)
     if precise:
-        W, WtR, half = fro.refine(X, W, H, G, p)
+        W, WtR, half = fro.refine(X, W, H, G, p, 1)
         s = fro.own_sums(W, C, G, p)
         return W, fro.Sums(s.A, WtR, s.w1, half)
     return W, fro.own_sums(W, C, G, p)

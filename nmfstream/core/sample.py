@@ -148,7 +148,7 @@ def take(X: Matrix, rows: Array) -> Matrix:
 
 def sample_blocks(X: Matrix, block_rows: int) -> list[Matrix]:
     """The sample cut so that several threads have work even where it is small."""
-    rows = min(block_rows, max(64, -(-X.shape[0] // 16)))
+    rows = min(block_rows, max(128, -(-X.shape[0] // 8)))
     return [b.X for b in Batch(0, X, rows).blocks()]
 
 
