@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from nmfstream.core.kernels.sparse_products import column_range
 from nmfstream.core.products import Wt_times
 from nmfstream.core.protocols import Block, Executor
 from nmfstream.types import CSR, Array, Matrix
@@ -31,14 +30,7 @@ def stripes(n_components: int, n_features: int) -> list[tuple[int, int]]:
 
 def columns(X: Matrix, start: int, stop: int) -> Matrix:
     """Columns ``start:stop`` of X (a view where dense, a copy where sparse)."""
-    if not isinstance(X, CSR):
-        return X[:, start:stop]
-    low, high = int(X.indptr[0]), int(X.indptr[-1])
-    indices = X.indices[low:high]
-    keep = (indices >= start) & (indices < stop)
-    running = np.concatenate([[0], np.cumsum(keep, dtype=np.int64)])
-    indptr = running[X.indptr - low]
-    return CSR(indptr, indices[keep] - np.int32(start), X.data[low:high][keep], stop - start)
+    return column_range(X, start, stop) if isinstance(X, CSR) else X[:, start:stop]
 
 
 def add_WtX(out: Array, blocks: Sequence[Block], W: Array, executor: Executor, *, scale: float = 1.0) -> None:

@@ -75,7 +75,8 @@ class DivergenceRows:
         target = BEYOND * self.tol * reference[:, np.newaxis] / slope
         self.newton.solve(rows, target, self.max_iter - self.steps)
         W = (rows.w * unit).astype(self.dtype)
-        return W, *(self._residual(rows, w, unit, slope, reference) for w in (W / unit, rows.w))
+        residual, solved = (self._residual(rows, w, unit, slope, reference) for w in (W / unit, rows.w))
+        return W, residual, solved
 
     def _residual(self, rows: Rows, w: Array, unit: Array, slope: Array, reference: Array) -> Array:
         gradient = self._gradient(rows, w) * slope

@@ -159,7 +159,8 @@ def test_the_optimum_is_no_worse_than_from_other_starts(beta):
 
 def divergence(X: Array, V: Array, beta: float) -> Array:
     if beta == 1:
-        return np.asarray((np.where(X > 0, X * np.log(np.where(X > 0, X / np.where(X > 0, V, 1), 1)), 0) - X + V).sum(axis=1))
+        ratio = np.divide(X, V, out=np.ones_like(V), where=X > 0)
+        return np.asarray((X * np.log(ratio) - X + V).sum(axis=1))
     return np.asarray(((X**beta + (beta - 1) * V**beta - beta * X * V ** (beta - 1)) / (beta * (beta - 1))).sum(axis=1))
 
 

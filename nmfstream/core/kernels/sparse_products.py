@@ -1,0 +1,118 @@
+"""Products, column cuts and transposition of CSR rows.
+
+``times_dense(X, Ht) -> X·Hᵀ (n × k)``, ``transposed_times(X, W) -> XᵀW (m × k)``, ``column_range(X, start, stop)``,
+``transposed(X)``. Compiled where there are many nonzeros; numpy below, which the same inputs' shapes decide.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nmfstream.types import CSR, Array
+
+COMPILED_WORK = 1 << 18
+"""Nonzeros times components from which compiled code pays."""
+COMPILED_NONZEROS = 1 << 15
+
+
+def times_dense(X: CSR, Ht: Array) -> Array:
+    """X·Hᵀ: each entry summed in float64 in the order of the nonzeros.
+
+    Parameters
+    ----------
+    X : CSR, shape (n_rows, n_features)
+    Ht : ndarray of shape (n_features, n_components), C-contiguous
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_components), in the common type of both
+    """
+    out = np.zeros((X.shape[0], Ht.shape[1]), np.result_type(X.dtype, Ht.dtype))
+    if X.nnz * Ht.shape[1] < COMPILED_WORK:
+        return times_numpy(X, Ht, out)
+    from nmfstream.core.kernels.sparse_products_compiled import times
+
+    times(X.indptr, X.indices, X.data, Ht, out)
+    return out
+
+
+def times_numpy(X: CSR, Ht: Array, out: Array) -> Array:
+    """The twin of `times_dense`."""
+    own = X.rebased()
+    filled = np.flatnonzero(np.diff(own.indptr))
+    if len(filled):
+        products = own.data[:, np.newaxis].astype(np.float64) * Ht[own.indices]
+        out[filled] = np.add.reduceat(products, own.indptr[filled], axis=0)
+    return out
+
+
+def transposed_times(X: CSR, W: Array) -> Array:
+    """XᵀW, summed in the order of the rows.
+
+    Parameters
+    ----------
+    X : CSR, shape (n_rows, n_features)
+    W : ndarray of shape (n_rows, n_components)
+
+    Returns
+    -------
+    ndarray of shape (n_features, n_components), in the common type of both
+    """
+    dtype = np.result_type(X.dtype, W.dtype)
+    if X.nnz * W.shape[1] < COMPILED_WORK:
+        return transposed_times_numpy(X, W).astype(dtype)
+    from nmfstream.core.kernels.sparse_products_compiled import transposed_times as compiled
+
+    out = np.zeros((X.shape[1], W.shape[1]), dtype)
+    compiled(X.indptr, X.indices, X.data, np.ascontiguousarray(W), out)
+    return out
+
+
+def transposed_times_numpy(X: CSR, W: Array) -> Array:
+    """The twin of `transposed_times`, in float64."""
+    own = X.rebased()
+    rows = np.repeat(np.arange(len(W)), np.diff(own.indptr))
+    columns = [np.bincount(own.indices, own.data * w[rows], minlength=X.n_cols) for w in W.T.astype(np.float64)]
+    return np.stack(columns, axis=1) if columns else np.zeros((X.n_cols, 0))
+
+
+def column_range(X: CSR, start: int, stop: int) -> CSR:
+    """Columns ``start:stop``, copied; the cost is that of the rows and of what is kept."""
+    if X.nnz < COMPILED_NONZEROS:
+        return column_range_numpy(X, start, stop)
+    from nmfstream.core.kernels.sparse_products_compiled import copy_ranges, find_ranges
+
+    low, indptr = np.empty(X.shape[0], np.int64), np.zeros(X.shape[0] + 1, np.int64)
+    find_ranges(X.indptr, X.indices, start, stop, low, indptr)
+    indices, data = np.empty(indptr[-1], X.indices.dtype), np.empty(indptr[-1], X.dtype)
+    copy_ranges(X.indices, X.data, start, low, indptr, indices, data)
+    return CSR(indptr, indices, data, stop - start)
+
+
+def column_range_numpy(X: CSR, start: int, stop: int) -> CSR:
+    """The twin of `column_range`."""
+    own = X.rebased()
+    keep = (own.indices >= start) & (own.indices < stop)
+    running = np.concatenate([[0], np.cumsum(keep, dtype=np.int64)])
+    return CSR(running[own.indptr], own.indices[keep] - own.indices.dtype.type(start), own.data[keep], stop - start)
+
+
+def transposed(X: CSR) -> CSR:
+    """Xᵀ as CSR rows (columns of X), canonical."""
+    if X.nnz < COMPILED_NONZEROS:
+        return transposed_numpy(X)
+    from nmfstream.core.kernels.sparse_products_compiled import transpose
+
+    indptr = np.zeros(X.shape[1] + 1, np.int64)
+    indices, data = np.empty(X.nnz, np.int32), np.empty(X.nnz, X.dtype)
+    transpose(X.indptr, X.indices, X.data, indptr, indices, data)
+    return CSR(indptr, indices, data, X.shape[0])
+
+
+def transposed_numpy(X: CSR) -> CSR:
+    """The twin of `transposed`."""
+    own = X.rebased()
+    order = np.argsort(own.indices, kind="stable")
+    rows = np.repeat(np.arange(X.shape[0], dtype=np.int32), np.diff(own.indptr))
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(own.indices, minlength=X.n_cols))]).astype(np.int64)
+    return CSR(indptr, rows[order], own.data[order], X.shape[0])
