@@ -86,21 +86,20 @@ class ZarrArray:
         if not self._files.listable or not self._metadata.n_chunks:
             return
         there = present(self._files, self._prefix, self._metadata)
-        absent, total, first = self._metadata.n_chunks - len(there), self._metadata.n_chunks, ""
-        if absent:
-            first = self._metadata.key(cell_at(first_missing(there), self._metadata.grid))
+        absent, total, first = self._metadata.n_chunks - len(there), self._metadata.n_chunks, first_missing(there)
         if self._bytes.shards is not None:
             absent, total, first = self._absent_inside(self._bytes.shards, there, first)
         if absent:
-            self._absent(absent, total, first)
+            self._absent(absent, total, self._metadata.key(cell_at(first, self._metadata.grid)))
 
-    def _absent_inside(self, shards: ShardIndexes, there: Array, first: str) -> tuple[int, int, str]:
-        """The same counts by inner chunk."""
-        cells = [cell_at(int(number), self._metadata.grid) for number in there]
-        lacking = [(shards.absent(cell), cell) for cell in cells]
-        total = math.prod(self._bytes.grid)
-        held = sum(self._inner_count(cell) - n for n, cell in lacking)
-        first = first or next((f"{self._metadata.key(cell)} (inner chunk)" for n, cell in lacking if n), "")
+    def _absent_inside(self, shards: ShardIndexes, there: Array, first: int) -> tuple[int, int, int]:
+        """The same counts by inner chunk, and the first shard that lacks one."""
+        total, held = math.prod(self._bytes.grid), 0
+        for number in there:
+            cell = cell_at(int(number), self._metadata.grid)
+            absent = shards.absent(cell)
+            held += self._inner_count(cell) - absent
+            first = min(first, int(number)) if absent else first
         return total - held, total, first
 
     def _inner_count(self, shard: tuple[int, ...]) -> int:

@@ -58,7 +58,7 @@ def _cells(files: Files, folder: str, metadata: ArrayMetadata) -> Iterator[tuple
         if entry.name.startswith(head):
             cell = _parse(entry.name[len(head) :].split("."), metadata.grid)
             if cell is not None:
-                yield _file(files, f"{at}/{entry.name}", entry.folder, cell)
+                yield _file(files, f"{at}/{entry.name}".lstrip("/"), entry.folder, cell)
 
 
 def _nested(
@@ -69,7 +69,7 @@ def _nested(
         part = _parse([entry.name], metadata.grid[depth - 1 : depth])
         if part is None:
             continue
-        path = f"{folder.rstrip('/')}/{entry.name}"
+        path = f"{folder.rstrip('/')}/{entry.name}".lstrip("/")
         if depth == len(metadata.grid):
             yield _file(files, path, entry.folder, above + part)
         elif entry.folder:
@@ -78,7 +78,7 @@ def _nested(
 
 def _file(files: Files, path: str, folder: bool, cell: tuple[int, ...]) -> tuple[int, ...]:
     if folder:
-        raise folder_in_place(f"{files.name}/{path.lstrip('/')}")
+        raise folder_in_place(f"{files.name}/{path}")
     return cell
 
 

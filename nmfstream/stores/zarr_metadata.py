@@ -140,8 +140,10 @@ def _v3(files: Files, at: str, where: str) -> ArrayMetadata | GroupMetadata | No
     content = document(files, f"{at}zarr.json")
     if content is None:
         return None
-    attributes = content.get("attributes") or {}
-    return GroupMetadata(attributes) if content["node_type"] == "group" else _v3_array(content, attributes, where)
+    attributes, kind = content.get("attributes") or {}, content["node_type"]
+    if kind not in ("array", "group"):
+        raise ValueError(f"node_type {kind!r}")
+    return GroupMetadata(attributes) if kind == "group" else _v3_array(content, attributes, where)
 
 
 def _v3_array(content: dict[str, Any], attributes: dict[str, Any], where: str) -> ArrayMetadata:
@@ -202,7 +204,7 @@ def _v3_chain(listed: list[dict[str, Any]], dtype: np.dtype[Any], ndim: int, whe
             stored = dtype.newbyteorder(">" if config.get("endian") == "big" else "<")
         elif name == "sharding_indexed":
             raise Unusual("shards inside other codecs")
-        elif object_builder(name):
+        elif object_builder(name) and dtype.kind == "O":
             stored = np.dtype("O")
         else:
             steps.append(codec(name, config, where))
@@ -216,7 +218,7 @@ def _order(order: Any, ndim: int) -> tuple[int, ...]:
 
 def object_builder(name: str) -> bool:
     """Whether a codec makes texts: such arrays give names, never values."""
-    return name.startswith("vlen-")
+    return name in ("vlen-utf8", "vlen-bytes")
 
 
 def _sharding(config: dict[str, Any], dtype: np.dtype[Any], ndim: int, where: str) -> Sharding:
@@ -243,7 +245,7 @@ def _v2_array(content: dict[str, Any], attributes: dict[str, Any], where: str) -
     axes = tuple(range(len(shape)))
     packed = [content["compressor"]] if content.get("compressor") else []
     listed = packed + list(reversed(content.get("filters") or []))
-    steps = [codec(c["id"], c, where) for c in listed if not object_builder(c["id"])]
+    steps = [codec(c["id"], c, where) for c in listed if not (dtype.kind == "O" and object_builder(c["id"]))]
     chain = Chain(tuple(steps), dtype, axes[::-1] if content.get("order") == "F" else axes)
     separator = content.get("dimension_separator", ".")
     fill = _fill(content.get("fill_value"), dtype)
