@@ -63,13 +63,19 @@ class NewtonRows:
         self.gamma = exponent(function.beta)
         k = len(H)
         self.upper = np.triu_indices(k)
-        fits = len(self.upper[0]) * H.shape[1] * 8 <= PAIR_BYTES
+        fits = function.convex and len(self.upper[0]) * H.shape[1] * 8 <= PAIR_BYTES
         self.pairs = np.ascontiguousarray((H[self.upper[0]] * H[self.upper[1]]).T) if fits else None
 
     def reconstruct(self, w: Array) -> Array:
         """WH, floored."""
-        v = w @ self.H
+        v = self._product(w, self.H)
         return np.asarray(np.maximum(v, FLOOR, out=v))
+
+    def _product(self, rows: Array, matrix: Array) -> Array:
+        """Where several stationary points may attract a row, its bits must not depend on its neighbours."""
+        if self.function.convex:
+            return np.asarray(rows @ matrix)
+        return np.asarray((rows[:, np.newaxis, :] @ matrix)[:, 0, :])
 
     def value(self, rows: Rows, w: Array, v: Array) -> Array:
         """Objective of each row."""
@@ -77,7 +83,7 @@ class NewtonRows:
 
     def gradient(self, rows: Rows, w: Array, v: Array) -> Array:
         """∂ of each row."""
-        return np.asarray(self.function.derivatives(rows.x, v).first @ self.H.T + rows.l1 + rows.l2 * w)
+        return np.asarray(self._product(self.function.derivatives(rows.x, v).first, self.H.T) + rows.l1 + rows.l2 * w)
 
     def hessian(self, cells: Array, l2: Array) -> Array:
         """Σ_j cells_j h_j h_jᵀ + l2·I of each row, shape (n_rows, k, k)."""
@@ -98,8 +104,8 @@ class NewtonRows:
         numerator, denominator = self.function.terms(rows.x, self.reconstruct(w))
         below = rows.l1 + rows.l2 * w
         if denominator is not None:
-            below = below + denominator @ self.H.T
-        above = numerator @ self.H.T
+            below = below + self._product(denominator, self.H.T)
+        above = self._product(numerator, self.H.T)
         ratio = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
         return np.asarray(w * (ratio if self.gamma == 1 else ratio**self.gamma))
 

@@ -6,6 +6,7 @@ threshold depends on the data's scale and nothing is rounded by it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,10 @@ from nmfstream.core.kernels.newton_least_squares import newton_least_squares
 from nmfstream.core.kernels.sweeps import clipped_solution, coordinate_sweeps, ridge_inverse
 from nmfstream.core.parameters import Objective
 from nmfstream.core.products import times_Ht
-from nmfstream.types import Array, Matrix
+from nmfstream.types import CSR, Array, Matrix, cut
+
+TILE_BYTES = 2 << 20
+LEAST_ROWS, MOST_ROWS = 8, 512
 
 DOUBLE_BELOW = 2e-6
 """Tolerances that sums in float32 cannot promise: float64 is used throughout."""
@@ -32,7 +36,10 @@ def power_of_two(values: Array) -> Array:
 
 
 class LeastSquaresRows:
-    """Solves rows for one H (see `rowsolve.row_solver`).
+    """Solves rows for one H (see `rowsolve.Rows`).
+
+    Products run in tiles of one fixed height, the last padded with zeros, since BLAS gives a row other bits in
+    another shape; all else works on each row by itself.
 
     Parameters
     ----------
@@ -46,6 +53,8 @@ class LeastSquaresRows:
         Sweeps and Newton steps together.
     """
 
+    chunk_rows = 8192
+
     def __init__(self, H: Array, objective: Objective, dtype: np.dtype[Any], tol: float, max_iter: int) -> None:
         self.work = np.dtype(np.float64) if tol < DOUBLE_BELOW else dtype
         self.dtype, self.tol, self.max_iter = dtype, tol, max_iter
@@ -57,6 +66,7 @@ class LeastSquaresRows:
         self.G = exact @ exact.T + np.diag(p.l2_W / self.scale**2)
         self.l1 = p.l1_W / self.scale
         self.inverse = ridge_inverse(self.G)
+        self.n_components = len(H)
         self._limits()
 
     def _limits(self) -> None:
@@ -70,9 +80,9 @@ class LeastSquaresRows:
         self.sweep_tol = float(np.clip(self.enough, SINGLE_NOISE[name], 1e-4)) if within_reach else 1e-3
         self.sweeps = min(self.max_iter, SWEEPS[name] if within_reach else 6)
 
-    def __call__(self, X: Matrix) -> tuple[Array, Array, Array]:
-        """W in `dtype`, its relative KKT residuals, and those before rounding, for rows of X in `work`'s type."""
-        C = times_Ht(X, self.H).astype(np.float64, copy=False) - self.l1
+    def solve(self, X: Matrix) -> tuple[Array, Array, Array]:
+        """W in `dtype`, its relative KKT residuals, and those before rounding."""
+        C = self._products(X).astype(np.float64, copy=False) - self.l1
         t = power_of_two(np.abs(C).max(axis=1, initial=0.0))[:, np.newaxis]
         C /= t
         W = self._swept(C)
@@ -82,9 +92,14 @@ class LeastSquaresRows:
         residual = self._residual(C, out / unit, t)
         return out, residual, residual if self.dtype == np.float64 else self._residual(C, W, t)
 
+    def _products(self, X: Matrix) -> Array:
+        if isinstance(X, CSR):
+            return times_Ht(X._replace(data=X.data.astype(self.work, copy=False)), self.H)
+        return in_tiles(lambda tile: times_Ht(tile, self.H), np.asarray(X, self.work), tile_rows(self.H))
+
     def _swept(self, C: Array) -> Array:
         c = C.astype(self.work, copy=False)
-        W = clipped_solution(c, self.inverse)
+        W = in_tiles(lambda tile: clipped_solution(tile, self.inverse), c, MOST_ROWS)
         coordinate_sweeps(c, self.G, W, self.sweeps, self.sweep_tol)
         return W.astype(np.float64, copy=False)
 
@@ -104,6 +119,24 @@ class LeastSquaresRows:
         gradient = (W @ self.G - C) * (t * self.scale)
         worst = np.abs(np.minimum(W * (t / self.scale), gradient)).max(axis=1)
         return relative(worst, (np.abs(C) * (t * self.scale)).max(axis=1))
+
+
+def tile_rows(H: Array) -> int:
+    """Rows a tile: a power of two, from the number of features and the type alone."""
+    fitting = TILE_BYTES // max(1, H.shape[1] * H.itemsize)
+    return int(min(MOST_ROWS, max(LEAST_ROWS, 1 << max(0, fitting.bit_length() - 1))))
+
+
+def in_tiles(product: Callable[[Array], Array], X: Array, height: int) -> Array:
+    """A product of rows by tiles of `height` rows, the last padded with zeros."""
+    parts = []
+    for start in range(0, len(X), height):
+        tile = np.ascontiguousarray(cut(X, start, start + height))
+        short = height - len(tile)
+        if short:
+            tile = np.concatenate([tile, np.zeros((short, X.shape[1]), X.dtype)])
+        parts.append(product(tile)[: height - short])
+    return np.concatenate(parts)
 
 
 def relative(worst: Array, reference: Array) -> Array:

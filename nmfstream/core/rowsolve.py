@@ -10,21 +10,35 @@ point.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from nmfstream.core.parameters import Objective
-from nmfstream.types import CSR, Array, Matrix, cut
+from nmfstream.types import Array, Matrix, cut
 
-TILE_BYTES = 2 << 20
-LEAST_ROWS, MOST_ROWS = 8, 512
 TOLERANCES = {"float32": 1e-5, "float64": 1e-9}
 MAX_ITER = 500
 
-Solve: TypeAlias = Callable[[Matrix], tuple[Array, Array, Array]]
+
+class Rows(Protocol):
+    """One divergence at one H.
+
+    Attributes
+    ----------
+    n_components : int
+    chunk_rows : int
+        Rows that are solved at once, from shapes alone: what bounds the scratch memory.
+    """
+
+    n_components: int
+    chunk_rows: int
+
+    def solve(self, X: Matrix) -> tuple[Array, Array, Array]:
+        """W, its relative residuals, and those before it was rounded to its type."""
+        ...
+
 
 
 class RowSolution(NamedTuple):
@@ -45,24 +59,10 @@ class RowSolution(NamedTuple):
 
 
 class RowSolver:
-    """Solves rows of X for one H; reentrant (threads may share it).
+    """Solves rows of X for one H; reentrant (threads may share it)."""
 
-    Rows go through the arithmetic in tiles of one fixed height, the last padded with zeros, since BLAS gives a row
-    other bits in another shape.
-    """
-
-    def __init__(self, solve: Solve, work: np.dtype[Any], dtype: np.dtype[Any], tol: float, shape: tuple[int, int],
-                 *, dense_tiles: bool) -> None:
-        self.solve, self.work, self.dtype, self.tol = solve, work, dtype, tol
-        self.n_components, self.n_features = shape
-        self.dense_tiles = dense_tiles
-
-    def tile_rows(self, sparse: bool) -> int:
-        """Rows a tile: a power of two, from the number of features and the type alone."""
-        if sparse and not self.dense_tiles:
-            return MOST_ROWS
-        fitting = TILE_BYTES // max(1, self.n_features * self.work.itemsize)
-        return int(min(MOST_ROWS, max(LEAST_ROWS, 1 << max(0, fitting.bit_length() - 1))))
+    def __init__(self, rows: Rows, dtype: np.dtype[Any], tol: float) -> None:
+        self.rows, self.dtype, self.tol = rows, dtype, tol
 
     def __call__(self, X: Matrix) -> RowSolution:
         """Solve the rows X.
@@ -77,14 +77,11 @@ class RowSolver:
         RowSolution
         """
         n = X.shape[0]
-        W = np.empty((n, self.n_components), self.dtype)
+        W = np.empty((n, self.rows.n_components), self.dtype)
         residual, solved = np.empty(n), np.empty(n)
-        height = self.tile_rows(isinstance(X, CSR))
-        for start in range(0, n, height):
-            stop = min(start + height, n)
-            tile = self.solve(_padded(cut(X, start, stop), height, self.work))
-            for whole, part in zip((W, residual, solved), tile, strict=True):
-                whole[start:stop] = part[: stop - start]
+        for start in range(0, n, self.rows.chunk_rows):
+            stop = min(start + self.rows.chunk_rows, n)
+            W[start:stop], residual[start:stop], solved[start:stop] = self.rows.solve(cut(X, start, stop))
         return RowSolution(W, residual, np.minimum(residual, solved) <= self.tol)
 
 
@@ -116,22 +113,8 @@ def row_solver(
     if objective.beta == 2:
         module, name = "nmfstream.core.rows_least_squares", "LeastSquaresRows"
     elif objective.beta == 1:
-        module, name = "nmfstream.core.rows_divergence", "KullbackLeiblerRows"
+        module, name = "nmfstream.core.rows_kl", "KullbackLeiblerRows"
     else:
         module, name = "nmfstream.core.rows_divergence", "DivergenceRows"
-    solve = getattr(import_module(module), name)(H, objective, dtype, tol, max_iter)
-    return RowSolver(solve, solve.work, dtype, tol, H.shape, dense_tiles=objective.beta not in (1, 2))
-
-
-def _padded(X: Matrix, height: int, dtype: np.dtype[Any]) -> Matrix:
-    """X in `dtype`, with zero rows up to `height`."""
-    short = height - X.shape[0]
-    if isinstance(X, CSR):
-        own = X.rebased()
-        indptr = np.concatenate([own.indptr, np.full(short, own.indptr[-1], own.indptr.dtype)])
-        return CSR(indptr, own.indices, own.data.astype(dtype, copy=False), X.n_cols)
-    if not short:
-        return np.ascontiguousarray(X, dtype)
-    out = np.zeros((height, X.shape[1]), dtype)
-    out[: X.shape[0]] = X
-    return out
+    rows = getattr(import_module(module), name)(np.asarray(H), objective, dtype, tol, max_iter)
+    return RowSolver(rows, dtype, tol)

@@ -44,8 +44,8 @@ def row_sums(X: Matrix) -> Array:
 
 
 def kl_rows_ccd(
-    X: Matrix, H: Array, W: Array, below: Array, max_sweeps: int, tol: float, *, l2: float = 0.0,
-    V0: Array | None = None, mu_steps: int = 0,
+    X: Matrix, H: Array, W: Array, below: Array, max_sweeps: int, tol: float, *,
+    l2: Array | float = 0.0, V0: Array | None = None, mu_steps: int = 0,
 ) -> Array:
     """Minimise Σ_j v_j − x_j log v_j (v = wH), with penalties or a prior, over each row w; W in place.
 
@@ -63,7 +63,7 @@ def kl_rows_ccd(
         Row sums of H, plus the L1 weight or a prior's s0.
     max_sweeps : int
     tol : float
-    l2 : float
+    l2 : float or ndarray of shape (n_components,)
         Weight of w²/2.
     V0 : ndarray of shape (n_rows, n_components), optional
         Numerators of a prior.
@@ -78,13 +78,14 @@ def kl_rows_ccd(
     dtype = W.dtype
     prior = np.zeros((0, W.shape[1]), dtype) if V0 is None else np.ascontiguousarray(V0, dtype)
     below = np.ascontiguousarray(below, dtype)
+    weights = np.full(W.shape[1], l2, dtype)
     cells = X.nnz if isinstance(X, CSR) else X.size
     if cells * W.shape[1] < COMPILED_WORK:
-        return ccd_numpy(X, H, W, below, max_sweeps, tol, l2, prior, mu_steps)
+        return ccd_numpy(X, H, W, below, max_sweeps, tol, weights, prior, mu_steps)
     from nmfstream.core.kernels import kl_rows_compiled as compiled
 
     used = np.zeros(X.shape[0], np.int32)
-    rest = (W, below, dtype.type(l2), prior, mu_steps, max_sweeps, dtype.type(tol * tol), used)
+    rest = (W, below, weights, prior, mu_steps, max_sweeps, dtype.type(tol * tol), used)
     if isinstance(X, CSR):
         compiled.sparse_rows(X.indptr, X.indices, X.data, np.ascontiguousarray(H.T, dtype), *rest)
     else:
@@ -93,7 +94,7 @@ def kl_rows_ccd(
 
 
 def ccd_numpy(
-    X: Matrix, H: Array, W: Array, below: Array, max_sweeps: int, tol: float, l2: float, prior: Array, mu_steps: int
+    X: Matrix, H: Array, W: Array, below: Array, max_sweeps: int, tol: float, l2: Array, prior: Array, mu_steps: int
 ) -> Array:
     """The twin of the compiled rows, one row at a time where sparse, all rows at once where dense."""
     used = np.zeros(X.shape[0], np.int32)
@@ -109,7 +110,7 @@ def ccd_numpy(
 
 
 def _sweep_together(
-    x: Array, H: Array, W: Array, below: Array, max_sweeps: int, tol: float, l2: float, prior: Array, mu_steps: int
+    x: Array, H: Array, W: Array, below: Array, max_sweeps: int, tol: float, l2: Array, prior: Array, mu_steps: int
 ) -> Array:
     used, going = np.full(len(x), max_sweeps + 1, np.int32), np.ones(len(x), bool)
     V0 = prior if len(prior) else np.zeros_like(W)
@@ -121,7 +122,7 @@ def _sweep_together(
         moved, size = np.zeros(len(x)), np.zeros(len(x))
         v = W @ H
         for a in range(W.shape[1]):
-            d, curvature = _coordinate(x, H[a], v, W[:, a], below[a], l2, V0[:, a])
+            d, curvature = _coordinate(x, H[a], v, W[:, a], below[a], l2[a], V0[:, a])
             d = np.where(going, d, 0).astype(W.dtype)
             W[:, a] += d
             v += d[:, np.newaxis] * H[a]

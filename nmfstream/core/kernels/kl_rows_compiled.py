@@ -57,13 +57,13 @@ def _numerators(r, L, n, out):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _multiply(x, L, n, w, below, l2, V0, floor, v, above):  # type: ignore[no-untyped-def]
+def _multiply(x, L, n, w, below, l2, scale, V0, floor, v, above):  # type: ignore[no-untyped-def]
     """A multiplicative step (with the prior, an expectation-maximization step)."""
     _reconstruct(L, w, n, v)
     _ratios(x, n, floor, v)
     _numerators(v, L, n, above)
     for a in range(w.shape[0]):
-        divisor = below[a] + l2 * w[a]
+        divisor = below[a] + l2[a] / scale * w[a]
         w[a] = (w[a] * above[a] + V0[a]) / divisor if divisor > 0 else x.dtype.type(0)
 
 
@@ -84,7 +84,7 @@ def _derivatives(x, last, d, h, n, floor, v):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _sweep(x, L, n, w, below, l2, V0, floor, kept, v):  # type: ignore[no-untyped-def]
+def _sweep(x, L, n, w, below, l2, scale, V0, floor, kept, v):  # type: ignore[no-untyped-def]
     """One sweep over the components; returns Σ h d², Σ h w²."""
     zero = x.dtype.type(0)
     moved, size, d = zero, zero, zero
@@ -93,8 +93,9 @@ def _sweep(x, L, n, w, below, l2, V0, floor, kept, v):  # type: ignore[no-untype
         first, second = _derivatives(x, L[before], d, L[a], n, floor, v)
         old = w[a]
         least = zero
-        slope = below[a] + l2 * old - first
-        curvature = second + l2
+        weight = l2[a] / scale
+        slope = below[a] + weight * old - first
+        curvature = second + weight
         if V0[a] > 0 and old > 0:
             least = kept * old
             slope -= V0[a] / old
@@ -121,14 +122,13 @@ def _row(x, L, n, scale, W, i, below, l2, prior, mu_steps, max_sweeps, tol2, use
     for a in range(w.shape[0]):
         w[a] = W[i, a] * scale
         V0[a] = prior[i, a] * scale if prior.shape[0] > 0 else x.dtype.type(0)
-    weight = l2 / scale
     for _ in range(mu_steps):
-        _multiply(x, L, n, w, below, weight, V0, floor, v, above)
+        _multiply(x, L, n, w, below, l2, scale, V0, floor, v, above)
     done = False
     while not done and used[i] < max_sweeps:
         used[i] += 1
         _reconstruct(L, w, n, v)
-        moved, size = _sweep(x, L, n, w, below, weight, V0, floor, kept, v)
+        moved, size = _sweep(x, L, n, w, below, l2, scale, V0, floor, kept, v)
         done = moved <= tol2 * size
     if not done and max_sweeps > 0:
         used[i] += 1
