@@ -410,5 +410,20 @@ def test_fault_71_ranges_of_a_remote(monkeypatch: pytest.MonkeyPatch, offset: in
     assert data.tobytes() == b"0123456789"[offset:][:3]
 
 
+class NoRanges(Flaky):
+    """A server that sends the whole whatever it is asked for."""
+
+    def cat_file(self, path: str, start: Any = None, end: Any = None) -> bytes:
+        return super().cat_file(path)
+
+
+@pytest.mark.parametrize("offset", [0, 2, -4, -3])
+def test_fault_71_a_server_without_ranges(monkeypatch: pytest.MonkeyPatch, offset: int) -> None:
+    files, _ = remote(monkeypatch, NoRanges(0, OSError()))
+    data = files.read("k", offset, 3)
+    assert data is not None
+    assert data.tobytes() == b"0123456789"[offset:][:3]
+
+
 def test_an_absent_store(path: Path) -> None:
     assert failure(path, error=InputAbsentError).exit_code == 66
