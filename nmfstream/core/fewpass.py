@@ -14,11 +14,14 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 import numpy as np
 
 from nmfstream.core import sample
-from nmfstream.core.holdout import learnt, split
+from nmfstream.core.holdout import learnt, split, split_rows
 from nmfstream.core.parameters import Parameters, Schedule
 from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
 from nmfstream.core.state import PassRecord, RunState, SolverState
 from nmfstream.types import Array, Matrix, Runs
+
+SHORT = 0.2
+"""A sample below this share of the rows is forgotten in the first pass."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -155,10 +158,18 @@ class FewPass(Generic[S]):
         own = cast(S, state.solver)
         if not own.sampled and self.size and state.n_iter == 0:
             return cast(Stage, SampleStage(self, state))
-        state.stop_reason = verdict(own.losses, own.accepted, state.n_iter, self.schedule)
-        if state.stop_reason is not None:
-            return None
-        return cast(Stage, self.first_pass(state) if state.n_iter == 0 else self.full_pass(state))
+        reason = verdict(own.losses, own.accepted, state.n_iter, self.schedule)
+        state.stop_reason = None
+        if reason is None:
+            return cast(Stage, self.first_pass(state) if state.n_iter == 0 else self.full_pass(state))
+        closing = self.closing(state)
+        if closing is None:
+            state.stop_reason = reason
+        return closing
+
+    def closing(self, state: RunState) -> Stage | None:
+        """What is read once more before the run ends."""
+        return None
 
     def first_pass(self, state: RunState) -> Any:
         """The pass that updates H on the way."""
@@ -237,6 +248,10 @@ class PassStage(Generic[S]):
         """Blocks to learn from and rows to score."""
         return split(batch, self.solver.share)
 
+    def learnt_rows(self, batch: Batch) -> tuple[Matrix, Matrix | None]:
+        """The batch's rows to learn from as one matrix, and those to score."""
+        return split_rows(batch, self.solver.share)
+
     def record(self, H: Array, loss: float, *, accepted: bool = True) -> None:
         """Close the pass: history, counters, stopping rule."""
         own, run = self.own, self.run
@@ -253,4 +268,3 @@ class PassStage(Generic[S]):
         own.total = own.held_total = 0.0
         run.loss = loss
         run.n_iter += 1
-        run.stop_reason = verdict(own.losses, own.accepted, run.n_iter, self.solver.schedule)

@@ -5,16 +5,17 @@ Cichocki & Phan 2009 (HALS), Ang & Gillis 2019 (extrapolation with restarts).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from nmfstream.core.parameters import Penalties
+from nmfstream.core.parameters import Objective, Penalties
 from nmfstream.core.products import Wt_times, times_Ht
 from nmfstream.core.protocols import Executor
-from nmfstream.core.sweeps import clipped_least_squares, descend, polish
+from nmfstream.core.rowsolve import row_solver
+from nmfstream.core.sweeps import clipped_least_squares, descend
 from nmfstream.types import CSR, Array, Matrix, cut
 
 PRECISE_BELOW = {"float32": 1e-2, "float64": 1e-4}
@@ -33,7 +34,6 @@ COLD = Effort(20, 1e-3)
 SHARP = Effort(100, 1e-4)
 WARM = Effort(4, 1e-3)
 REFINE = Effort(5, 1e-8)
-REFINE_ROUNDS = 4
 
 
 @dataclass
@@ -86,13 +86,8 @@ def solve_rows(C: Array, H: Array, G: Array, p: Penalties, effort: Effort, W: Ar
     return descend(linear, G, start, effort.sweeps, effort.tol)
 
 
-def refine(X: Matrix, W: Array, H: Array, G: Array, p: Penalties, rounds: int) -> tuple[Array, Array, float]:
-    """Rows solved again from their residuals in float64, where the expansion of the loss cancels.
-
-    Parameters
-    ----------
-    rounds : int
-        Of coordinate sweeps and an active-set step.
+def refine(X: Matrix, W: Array, H: Array, G: Array, p: Penalties) -> tuple[Array, Array, float]:
+    """Rows swept on from their residuals in float64, where the expansion of the loss cancels.
 
     Returns
     -------
@@ -102,19 +97,40 @@ def refine(X: Matrix, W: Array, H: Array, G: Array, p: Penalties, rounds: int) -
     half_square : float
         ½‖X − WH‖².
     """
+
+    def sweep(x: Array, w: Array) -> Array:
+        w64 = w.astype(np.float64)
+        gradient = ((x - w @ H) @ H.T).astype(np.float64)
+        linear = w64 @ G + gradient - p.l1_W - p.l2_W * w64
+        return descend(linear, G, w64, REFINE.sweeps, REFINE.tol)
+
+    return residual_sums(X, H, [sweep(x, W[a:b]) for a, b, x in tiles(X)])
+
+
+def solve_exactly(X: Matrix, H: Array, p: Penalties) -> tuple[Array, Array, float]:
+    """As `refine`, each row to its optimum from nothing: sweeps alone would come nowhere near where H is singular."""
+    weight, m = p.l1_W + p.l2_W, H.shape[1]
+    objective = Objective(len(H), alpha_W=weight / m, l1_ratio=p.l1_W / weight if weight > 0 else 0.0)
+    solver = row_solver(H.astype(np.float64), objective, np.dtype(np.float64))
+    return residual_sums(X, H, [solver(x.astype(np.float64)).W for _, _, x in tiles(X)])
+
+
+def tiles(X: Matrix) -> Iterator[tuple[int, int, Array]]:
+    """Rows of X a few at a time, dense, with their bounds."""
     height = max(1, TILE_CELLS // max(1, X.shape[1]))
-    out, WtR, half = np.empty_like(W), np.zeros((W.shape[1], X.shape[1])), 0.0
-    for a in range(0, len(W), height):
-        x = cut(X, a, min(a + height, len(W)))
-        x = x.toarray() if isinstance(x, CSR) else x
-        w = W[a : a + height].astype(np.float64)
-        gradient = ((x - (W[a : a + height] @ H)) @ H.T).astype(np.float64)
-        linear = w @ G + gradient - p.l1_W - p.l2_W * w
-        for _ in range(rounds):
-            w = polish(linear, G, descend(linear, G, w, REFINE.sweeps, REFINE.tol))
-        out[a : a + height] = w
-        R = x - out[a : a + height] @ H
-        WtR += out[a : a + height].T @ R
+    for a in range(0, X.shape[0], height):
+        b = min(a + height, X.shape[0])
+        x = cut(X, a, b)
+        yield a, b, x.toarray() if isinstance(x, CSR) else x
+
+
+def residual_sums(X: Matrix, H: Array, W: Sequence[Array]) -> tuple[Array, Array, float]:
+    """W (given tile by tile) in X's type, Wᵀ(X − WH) and ½‖X − WH‖²."""
+    out = np.concatenate([*W, np.zeros((0, len(H)))]).astype(X.dtype)
+    WtR, half = np.zeros(H.shape), 0.0
+    for a, b, x in tiles(X):
+        R = x - out[a:b] @ H
+        WtR += out[a:b].T @ R
         half += 0.5 * float(np.einsum("ij,ij->", R, R, dtype=np.float64))
     return out, WtR, half
 
@@ -137,11 +153,11 @@ def row_sums(X: Matrix, H: Array, G: Array, p: Penalties, effort: Effort) -> tup
 
 def block_sums(X: Matrix, H: Array, G: Array, p: Penalties, effort: Effort, *, precise: bool) -> tuple[Array, Sums]:
     """Solve a block's rows and give all their statistics."""
-    W, sums = row_sums(X, H, G, p, effort)
     if not precise:
+        W, sums = row_sums(X, H, G, p, effort)
         sums.B = Wt_times(W, X)
         return W, sums
-    W, WtR, half = refine(X, W, H, G, p, REFINE_ROUNDS)
+    W, WtR, half = solve_exactly(X, H, p)
     own = own_sums(W, np.zeros_like(W), G, p)
     return W, Sums(own.A, WtR, own.w1, half)
 
@@ -170,15 +186,13 @@ def moved_objective(at_Hy: float, A: Array, B: Array, Hy: Array, H: Array, p: Pe
     return at_Hy + slope + 0.5 * float((A * (D @ D.T)).sum()) + H_penalty(H, p) - H_penalty(Hy, p)
 
 
-def hals_stripe(A: Array, B: Array, H: Array, p: Penalties, *, precise: bool = False, sweeps: int = 2) -> Array:
+def hals_stripe(A: Array, B: Array, H: Array, p: Penalties, sweeps: int = 2) -> Array:
     """H after some sweeps of exact minimisation over one row after the other.
 
     Parameters
     ----------
     A : ndarray of float64, shape (n_components, n_components)
     B, H : ndarray, shape (n_components, some columns)
-    precise : bool
-        An active-set step follows.
     """
     diag = A.diagonal() + p.l2_H
     h = H.astype(np.float64)
@@ -187,9 +201,6 @@ def hals_stripe(A: Array, B: Array, H: Array, p: Penalties, *, precise: bool = F
     for _ in range(sweeps):
         for a in live:
             np.maximum(h[a] + (linear[a] - A[a] @ h - p.l2_H * h[a]) / diag[a], 0, out=h[a])
-    if precise:
-        G = A + p.l2_H * np.eye(len(A))
-        h = polish(np.ascontiguousarray(linear.T), G, np.ascontiguousarray(h.T)).T
     return h.astype(H.dtype)
 
 
@@ -200,7 +211,6 @@ class HStep(NamedTuple):
     B: Array
     H: Array
     penalties: Penalties
-    precise: bool = False
 
 
 def update_H(steps: Sequence[HStep], executor: Executor) -> list[Array]:
@@ -210,7 +220,7 @@ def update_H(steps: Sequence[HStep], executor: Executor) -> list[Array]:
 
     def stripe(item: tuple[HStep, tuple[int, int]]) -> Array:
         s, (a, b) = item
-        return hals_stripe(s.A, s.B[:, a:b], s.H[:, a:b], s.penalties, precise=s.precise)
+        return hals_stripe(s.A, s.B[:, a:b], s.H[:, a:b], s.penalties)
 
     parts = executor.map(stripe, [(s, c) for s in steps for c in columns])
     n = len(columns)

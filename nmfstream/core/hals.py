@@ -14,7 +14,7 @@ import numpy as np
 from nmfstream.core import frobenius as fro
 from nmfstream.core.dead import MOST_A_BLOCK, Worst, dead_components, merge, revive, worst_rows
 from nmfstream.core.extrapolation import Track
-from nmfstream.core.fewpass import FewPass, FewPassState, PassStage, in_order
+from nmfstream.core.fewpass import SHORT, FewPass, FewPassState, PassStage, in_order
 from nmfstream.core.hals_sample import HalsFitter
 from nmfstream.core.parameters import Objective, Parameters, Penalties
 from nmfstream.core.products import sum_of_squares
@@ -24,9 +24,6 @@ from nmfstream.core.sample import Fitter, random_H, sample_blocks
 from nmfstream.core.state import RunState
 from nmfstream.errors import UsageError
 from nmfstream.types import Array, Matrix
-
-SHORT = 0.2
-"""A sample below this share of the rows is forgotten in the first pass."""
 
 
 @dataclass
@@ -86,9 +83,20 @@ class Hals(FewPass[HalsState]):
         """The winner with unit rows, and its statistics on the sample."""
         if not self.penalized:
             H = fro.unit_rows(H)[0]
-        sums = solve_sums(sample_blocks(X, block_rows), H, self.objective, fro.SHARP, executor)
+        blocks = sample_blocks(X, block_rows)
+        half_square = 0.5 * sum(executor.map(sum_of_squares, blocks))
+        precise = loss * X.shape[0] < fro.PRECISE_BELOW[H.dtype.name] * half_square
+        sums = solve_sums(blocks, H, self.objective, fro.SHARP, executor, precise=precise)
         share = X.shape[0] / max(1.0, self.n)
-        fields: dict[str, Any] = {"H": H, "weight": 0.0, "A": None, "B": None, "A_prior": None, "B_prior": None}
+        fields: dict[str, Any] = {
+            "H": H,
+            "precise": precise,
+            "weight": 0.0,
+            "A": None,
+            "B": None,
+            "A_prior": None,
+            "B_prior": None,
+        }
         if share >= SHORT and self.schedule.forget_factor is None:
             return fields | {"A_prior": sums.A / share, "B_prior": sums.B / share}
         return fields | {"A": sums.A, "B": sums.B, "weight": float(X.shape[0])}
@@ -105,12 +113,19 @@ class Hals(FewPass[HalsState]):
 
 
 def solve_sums(
-    blocks: list[Matrix], H: Array, objective: Objective, effort: fro.Effort, executor: Executor
+    blocks: list[Matrix], H: Array, objective: Objective, effort: fro.Effort, executor: Executor, *, precise: bool
 ) -> fro.Sums:
     """Sums of some rows at H, blocks of any size."""
     bounds = np.concatenate([[0], np.cumsum([X.shape[0] for X in blocks])])
     cuts = [Block(int(a), int(b), X) for a, b, X in zip(bounds, bounds[1:], blocks, strict=False)]
-    return block_map(cuts, H, objective.penalties(H.shape[1], float(bounds[-1])), effort, executor, precise=False)
+    p = objective.penalties(H.shape[1], float(bounds[-1]))
+    sums = block_map(cuts, H, p, effort, executor, precise=precise)
+    return with_WH(sums, H) if precise else sums
+
+
+def with_WH(sums: fro.Sums, H: Array) -> fro.Sums:
+    """WᵀX in the place of Wᵀ(X − WH)."""
+    return fro.Sums(sums.A, sums.B + sums.A @ H.astype(np.float64), sums.w1, sums.half_square)
 
 
 def block_map(
@@ -165,7 +180,8 @@ class FirstPass(HalsPass):
         H = self.started(batch)
         blocks, held = self.parts(batch)
         rows = sum(b.X.shape[0] for b in blocks)
-        s = block_map(blocks, H, self.penalties(0.0), fro.COLD, executor, precise=False)
+        s = block_map(blocks, H, self.penalties(0.0), fro.COLD, executor, precise=own.precise)
+        s = with_WH(s, H) if own.precise else s
         square = 0.5 * sum(executor.map(lambda b: sum_of_squares(b.X), blocks))
         held_rows, held_total = self.score(held, H)
         rho = solver.memory(own, rows)
@@ -179,7 +195,7 @@ class FirstPass(HalsPass):
             self._rescale(norms)
         own.rows += rows
         own.square += square
-        own.total += square + s.half_square + fro.row_penalty(s, self.penalties(0.0))
+        own.total += (0.0 if own.precise else square) + s.half_square + fro.row_penalty(s, self.penalties(0.0))
         own.held_rows += held_rows
         own.held_total += held_total
         self.run.n_steps += 1
@@ -266,7 +282,7 @@ class FullPass(HalsPass):
             B = B + A @ Hy.astype(np.float64)
         sums = fro.Sums(A, B, own.w1, own.total)
         at_Hy = (0.0 if own.precise else own.square) + own.total + fro.row_penalty(sums, p) + fro.H_penalty(Hy, p)
-        H = fro.update_H([fro.HStep(A, B, Hy, p, own.precise)], executor)[0]
+        H = fro.update_H([fro.HStep(A, B, Hy, p)], executor)[0]
         e = max(0.0, fro.moved_objective(at_Hy, A, B, Hy, H, p))
         track = Track(H_now, Hy, own.beta, own.cap, own.e_old)
         taken = track.advance(H, e)

@@ -20,6 +20,8 @@ from nmfstream.core.spectral import nndsvd_H
 from nmfstream.types import Array, Matrix
 
 FIRST = fro.Effort(10, 1e-3)
+MORE, ROUND, FALLING = 8, 20, 0.8
+"""Exact data: at most so many times the iterations, in rounds that are to lower the loss by a fifth."""
 
 
 @dataclass
@@ -66,7 +68,21 @@ class HalsFitter:
             alternate(blocks, runs, p, half_square, FIRST if i == 0 else fro.WARM, executor)
             if i + 1 < iterations:
                 self._revive(blocks, runs, executor)
+        self._finish(blocks, min(runs, key=lambda r: r.best[0]), p, half_square, MORE * iterations, executor)
         return [Candidate(r.best[1], r.best[0] / max(1, X.shape[0])) for r in runs]
+
+    def _finish(
+        self, blocks: Sequence[Matrix], run: Run, p: Penalties, half_square: float, most: int, executor: Executor
+    ) -> None:
+        """The best start goes on where the data are all but exactly of low rank and its loss still falls fast."""
+        for _ in range(0, most, ROUND):
+            before = run.best[0]
+            if not _is_precise(run, half_square, p, blocks[0].dtype) or before <= 0:
+                return
+            for _ in range(ROUND):
+                alternate(blocks, [run], p, half_square, fro.WARM, executor)
+            if run.best[0] > FALLING * before:
+                return
 
     def _revive(self, blocks: Sequence[Matrix], runs: Sequence[Run], executor: Executor) -> None:
         if self.objective.l1_ratio > 0 and (self.objective.alpha_W > 0 or self.objective.alpha_H > 0):
@@ -102,7 +118,7 @@ def alternate(
     k = len(runs[0].track.H)
     precise = [_is_precise(r, half_square, p, blocks[0].dtype) for r in runs]
     Ws, sums = solve_all(blocks, runs, p, precise, effort, executor)
-    wanted = [fro.HStep(s.A, s.B, r.track.Hy, p, q) for s, r, q in zip(sums, runs, precise, strict=True)]
+    wanted = [fro.HStep(s.A, s.B, r.track.Hy, p) for s, r in zip(sums, runs, strict=True)]
     for i, (run, H, s) in enumerate(zip(runs, fro.update_H(wanted, executor), sums, strict=True)):
         at_Hy = (
             s.half_square
@@ -171,7 +187,7 @@ def _rows(
 ) -> tuple[Array, fro.Sums]:
     W = fro.solve_rows(C, H, G, p, effort, W)
     if precise:
-        W, WtR, half = fro.refine(X, W, H, G, p, 1)
+        W, WtR, half = fro.refine(X, W, H, G, p)
         s = fro.own_sums(W, C, G, p)
         return W, fro.Sums(s.A, WtR, s.w1, half)
     return W, fro.own_sums(W, C, G, p)

@@ -47,6 +47,14 @@ def split(batch: Batch, share: float) -> tuple[list[Block], Matrix | None]:
     return [b for b in kept if b.X.shape[0]], take(cut(batch.X, 0, batch.n_rows), held)
 
 
+def split_rows(batch: Batch, share: float) -> tuple[Matrix, Matrix | None]:
+    """The rows to learn from as one matrix, and the rows set aside (None where there are none)."""
+    if share <= 0:
+        return batch.X, None
+    held = held_out(np.arange(batch.start, batch.stop, dtype=np.int64), share)
+    return (take(batch.X, ~held), take(batch.X, held)) if held.any() else (batch.X, None)
+
+
 def learnt(X: Matrix, runs: Runs, share: float) -> Matrix:
     """The rows of a gathered sample without those set aside."""
     if share <= 0:

@@ -11,6 +11,8 @@ from nmfstream.errors import UsageError
 SOLVERS: dict[str, str] = {
     "mu": "nmfstream.core.multiplicative:MiniBatchMU",
     "hals": "nmfstream.core.hals:Hals",
+    "newton": "nmfstream.core.newton:Newton",
+    "accumulated": "nmfstream.core.accumulated:Accumulated",
 }
 
 AUTO: dict[float, str] = {2.0: "hals", 1.0: "newton"}

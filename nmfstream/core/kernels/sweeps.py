@@ -51,7 +51,9 @@ def _scaled(C: Array, G: Array, W: Array) -> Array:
     return W
 
 
-def coordinate_sweeps(C: Array, G: Array, W: Array, max_sweeps: int, tol: float) -> Array:
+def coordinate_sweeps(
+    C: Array, G: Array, W: Array, max_sweeps: int, tol: float, compiled_work: int = COMPILED_WORK
+) -> Array:
     """Cyclic coordinate descent on min ½ wGwᵀ − c·w, w ≥ 0, for each row; W in place.
 
     A row stops when Σ G_aa d_a² ≤ tol² Σ G_aa w_a² for the changes d of a sweep. Components with G_aa = 0 get 0,
@@ -63,6 +65,8 @@ def coordinate_sweeps(C: Array, G: Array, W: Array, max_sweeps: int, tol: float)
     G : ndarray of shape (n_components, n_components)
     max_sweeps : int
     tol : float
+    compiled_work : int
+        Rows times components squared from which compiled code is used.
 
     Returns
     -------
@@ -71,7 +75,7 @@ def coordinate_sweeps(C: Array, G: Array, W: Array, max_sweeps: int, tol: float)
     """
     n, k = C.shape
     G = np.ascontiguousarray(G, dtype=C.dtype)
-    if n * k * k < COMPILED_WORK:
+    if n * k * k < compiled_work:
         return sweeps_numpy(C, G, W, max_sweeps, tol)
     from nmfstream.core.kernels.sweeps_compiled import sweeps
 

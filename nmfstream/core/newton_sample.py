@@ -1,0 +1,160 @@
+"""Fitting a sample in memory for Kullback-Leibler: one-variable Newton on W and on H in turn, H extrapolated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from nmfstream.core import divergence as kl
+from nmfstream.core.kernels.sparse_products import transposed
+from nmfstream.core.parameters import Objective, Penalties
+from nmfstream.core.products import total
+from nmfstream.core.protocols import Executor
+from nmfstream.core.sample import Candidate, random_H, sample_blocks
+from nmfstream.core.spectral import nndsvd_H
+from nmfstream.types import CSR, Array, Matrix
+
+STRIPES = 16
+SWEEPS_W = kl.Effort(0, 3, 1e-3)
+FIRST = kl.Effort(2, 6, 1e-3)
+
+
+def row_stripes(Xt: CSR, least: int = 32) -> list[tuple[int, int]]:
+    """Fixed stripes of features for solving columns of H: about sixteen, `least` wide or more."""
+    m = Xt.shape[0]
+    width = max(least, -(-m // STRIPES))
+    return [(a, min(a + width, m)) for a in range(0, m, width)]
+
+
+@dataclass
+class Rows:
+    """A sample both ways: blocks of rows, stripes of features."""
+
+    blocks: list[CSR]
+    bounds: list[tuple[int, int]]
+    Xt: CSR
+    stripes: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, X: Matrix, block_rows: int) -> Rows:
+        """Cut the rows X."""
+        whole = kl.nonzeros(X)
+        blocks = [b for b in sample_blocks(whole, block_rows) if isinstance(b, CSR)]
+        ends = np.cumsum([0] + [b.shape[0] for b in blocks])
+        Xt = transposed(whole)
+        return cls(blocks, [(int(a), int(b)) for a, b in pairwise(ends)], Xt, row_stripes(Xt))
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.bounds[-1][1] if self.bounds else 0
+
+
+@dataclass
+class Run:
+    """One start on its way."""
+
+    H: Array
+    """The last step's, not extrapolated."""
+    Hy: Array
+    W: Array
+    beta: float = 0.5
+    loss: float = np.inf
+    best: float = np.inf
+    best_H: Array | None = None
+
+
+@dataclass(frozen=True)
+class NewtonFitter:
+    """The tournament's `Fitter` for β = 1."""
+
+    objective: Objective
+    init: str | None = None
+
+    @property
+    def free(self) -> bool:
+        """Rows of H may be scaled: no penalty."""
+        return not (self.objective.alpha_W > 0 or self.objective.alpha_H > 0)
+
+    def random_starts(self, X: Matrix, seed: int, count: int) -> list[Array]:
+        """See `Fitter.random_starts`."""
+        return random_H(X, self.objective.n_components, seed, count)
+
+    def spectral_start(self, X: Matrix, seed: int, executor: Executor) -> Array:
+        """See `Fitter.spectral_start`."""
+        mean = total(X) / max(1, X.shape[0] * X.shape[1])
+        variant = self.init if self.init in ("nndsvd", "nndsvdar") else "nndsvda"
+        blocks = sample_blocks(X, X.shape[0])
+        return nndsvd_H(blocks, self.objective.n_components, seed, executor, variant=variant, mean=mean)
+
+    def fit_rows(
+        self, X: Matrix, starts: Sequence[Array], iterations: int, block_rows: int, executor: Executor
+    ) -> list[Candidate]:
+        """See `Fitter.fit_rows`."""
+        rows = Rows.of(X, block_rows)
+        p = self.objective.penalties(X.shape[1], X.shape[0])
+        runs = []
+        for start in starts:
+            H = kl.with_profile(start, rows.blocks)
+            H = kl.unit_sums(H)[0] if self.free else H
+            runs.append(Run(H, H, np.zeros((rows.n, len(H)), H.dtype)))
+        for i in range(iterations):
+            self._solve_W(rows, runs, p, FIRST if i == 0 else SWEEPS_W, executor)
+            self._solve_H(rows, runs, p, executor)
+        for run in runs:
+            run.Hy = run.H
+        self._solve_W(rows, runs, p, SWEEPS_W, executor)
+        return [Candidate(r.H if r.best_H is None else r.best_H, r.best / max(1, rows.n)) for r in runs]
+
+    def _solve_W(self, rows: Rows, runs: Sequence[Run], p: Penalties, effort: kl.Effort, executor: Executor) -> None:
+        Hts = [np.ascontiguousarray(r.Hy.T) for r in runs]
+        sums = [r.Hy.sum(axis=1, dtype=np.float64) for r in runs]
+
+        def solve(item: tuple[int, int]) -> float:
+            i, j = item
+            a, b = rows.bounds[j]
+            W, V = kl.solve_W(rows.blocks[j], Hts[i], sums[i], p, effort, runs[i].W[a:b])
+            return kl.rows_objective(rows.blocks[j], W, V, sums[i], p)
+
+        n = len(rows.blocks)
+        losses = executor.map(solve, [(i, j) for i in range(len(runs)) for j in range(n)])
+        for i, run in enumerate(runs):
+            judge(run, sum(losses[i * n : (i + 1) * n]) + kl.H_penalty(run.Hy, p))
+
+    def _solve_H(self, rows: Rows, runs: Sequence[Run], p: Penalties, executor: Executor) -> None:
+        sums = [r.W.sum(axis=0, dtype=np.float64) for r in runs]
+
+        def solve(item: tuple[int, tuple[int, int]]) -> Array:
+            i, (a, b) = item
+            Ht = np.ascontiguousarray(runs[i].Hy[:, a:b].T)
+            kl.solve_columns(rows.Xt.rows(a, b), runs[i].W, sums[i], Ht, p, None, 1)
+            return Ht
+
+        n = len(rows.stripes)
+        parts = executor.map(solve, [(i, s) for i in range(len(runs)) for s in rows.stripes])
+        for i, run in enumerate(runs):
+            self._extrapolate(run, np.ascontiguousarray(np.concatenate(parts[i * n : (i + 1) * n]).T))
+
+    def _extrapolate(self, run: Run, H: Array) -> None:
+        if self.free:
+            H, sums = kl.unit_sums(H)
+            run.W *= sums.astype(H.dtype)
+        run.Hy = np.maximum(0.01 * H, H + H.dtype.type(run.beta) * (H - run.H)).astype(H.dtype)
+        if self.free:
+            run.Hy, sums = kl.unit_sums(run.Hy)
+            run.W *= sums.astype(H.dtype)
+        run.H = H
+
+
+def judge(run: Run, loss: float) -> None:
+    """Keep the best H; after a rise go on from the step that was not extrapolated, and extrapolate less."""
+    if loss < run.best:
+        run.best, run.best_H = loss, run.Hy
+    if loss > run.loss * (1 + 1e-7) if run.loss > 0 else loss > run.loss:
+        run.beta, run.Hy = 0.5 * run.beta, run.H
+    else:
+        run.beta = min(1.0, 1.05 * run.beta)
+    run.loss = loss
