@@ -29,6 +29,7 @@ PATIENCE_SECONDS = 120.0
 _BEAT_DIGITS = 20
 _POLL_SECONDS = 2.0
 _ATTEMPTS = 100
+_DYING_SECONDS, _DYING_POLLS = 0.1, 10
 _JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "OAR_JOB_ID", "FLUX_JOB_ID", "COBALT_JOBID")
 _here: set[str] = set()
 """Tokens of the leases that this process holds."""
@@ -204,6 +205,10 @@ class Lease:
     def _alive(self, grip: Grip, check: Callable[[], None]) -> bool:
         owner = grip.owner
         known = None if owner is None else owner.lives(self.owner)
+        for _ in range(_DYING_POLLS):  # a process that was just killed takes a moment to be gone
+            if known and owner is not None:
+                disk.current().pause(_DYING_SECONDS)
+                known = owner.lives(self.owner)
         return self._beats(grip, check) if known is None else known
 
     def _beats(self, grip: Grip, check: Callable[[], None]) -> bool:
@@ -285,5 +290,6 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str:
+    """A process's start; empty where there is none, or where it is dead and only not yet buried."""
     fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return fields[19] if len(fields) > 19 else ""
+    return fields[19] if len(fields) > 19 and fields[0] not in "ZX" else ""
