@@ -203,10 +203,12 @@ def _memory(config: ConvertConfig, data: Data, unit: int, dtype: np.dtype[Any]) 
 
 
 def _open(config: ConvertConfig, data: Data, dtype: np.dtype[Any], unit: int) -> _Dense | _Sparse:
-    n, m = data.reader.shape
+    (n, m), names = data.reader.shape, data.reader.feature_names
     if data.reader.nnz is not None and holds_sparse(config.output):
-        return _Sparse(open_sparse_writer(config.output, m, dtype))
-    writer = open_writer(config.output, (n, m), dtype, chunk_rows=config.chunk_rows, dataset="X")
+        return _Sparse(open_sparse_writer(config.output, m, dtype, feature_names=names))
+    writer = open_writer(
+        config.output, (n, m), dtype, chunk_rows=config.chunk_rows, dataset="X", feature_names=names
+    )
     return _Dense(writer, dtype, unit)
 
 

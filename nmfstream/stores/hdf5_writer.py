@@ -8,6 +8,7 @@ from __future__ import annotations
 import h5py
 
 from nmfstream.storage.durable import DurableFile
+from nmfstream.stores.anndata_writer import name_hdf5
 from nmfstream.stores.offset_writer import OffsetWriter, begin
 from nmfstream.stores.outputs import Making, Output
 
@@ -22,6 +23,7 @@ def lay(file: DurableFile, dataset: str, making: Making) -> int:
     """
     with h5py.File(file, "w") as store:
         offset = _create(store, dataset, making)
+        name_hdf5(store, dataset, making.feature_names, making.shape[0])
     end = offset + making.shape[0] * making.row_bytes
     if file.size() < end:
         file.truncate(end)

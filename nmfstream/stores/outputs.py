@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,8 @@ class Making:
         Name while in progress; None: a hidden one beside the final name.
     resume : bool
         Continue `partial` where it is there.
+    feature_names : sequence of str or None
+        Kept where the format can (a dataset ``X`` in HDF5 or Zarr).
     """
 
     shape: tuple[int, int]
@@ -72,6 +74,7 @@ class Making:
     chunk_rows: int | None = None
     partial: Path | None = None
     resume: bool = False
+    feature_names: Sequence[str] | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -157,6 +160,7 @@ def open_writer(
     partial: Path | None = None,
     resume: bool = False,
     dataset: str = "W",
+    feature_names: Sequence[str] | None = None,
 ) -> RowWriter:
     """Begin (or continue) an output of dense rows.
 
@@ -175,6 +179,8 @@ def open_writer(
         Continue `partial` where it is there (``writer.resumed`` tells).
     dataset : str
         Name inside the store where `spec` gives none.
+    feature_names : sequence of str, optional
+        Kept where the format can (a dataset ``X`` in HDF5 or Zarr).
 
     Raises
     ------
@@ -189,4 +195,5 @@ def open_writer(
     module, name = WRITERS[output.suffix].split(":")
     opener: Callable[[Output, Making], RowWriter] = getattr(importlib.import_module(module), name)
     kind = np.dtype(dtype).newbyteorder("=")
-    return opener(output, Making((int(shape[0]), int(shape[1])), kind, chunk_rows, partial, resume))
+    making = Making((int(shape[0]), int(shape[1])), kind, chunk_rows, partial, resume, feature_names)
+    return opener(output, making)

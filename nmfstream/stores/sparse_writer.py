@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import numpy as np
 from nmfstream.errors import UsageError
 from nmfstream.storage import durable
 from nmfstream.stores import npy_writer, zarr_writer
+from nmfstream.stores.anndata_writer import name_hdf5, name_zarr
 from nmfstream.stores.npz_writer import publish_archive
 from nmfstream.stores.outputs import Output, forget_ranges, parse_output
 from nmfstream.types import CSR, Array
@@ -21,6 +22,8 @@ CHUNK = 1 << 20
 """Entries that are stored together."""
 
 PARTS = ("data", "indices", "indptr")
+Dtypes = dict[str, np.dtype[Any]]
+Names = Sequence[str] | None
 
 
 class Parts(Protocol):
@@ -82,8 +85,8 @@ def _attributes(shape: tuple[int, int]) -> dict[str, Any]:
 class HDF5Parts:
     """Three growing datasets in a file that has its name only when it is closed."""
 
-    def __init__(self, output: Output, dtypes: dict[str, np.dtype[Any]]) -> None:
-        self._final, self._dataset = output.path, output.dataset
+    def __init__(self, output: Output, dtypes: Dtypes, names: Names) -> None:
+        self._final, self._dataset, self._names = output.path, output.dataset, names
         self._file = durable.temporary(output.path)
         self._store = h5py.File(self._file, "w")
         group = self._store.require_group(output.dataset)
@@ -102,6 +105,7 @@ class HDF5Parts:
     def commit(self, shape: tuple[int, int], *, overwrite: bool) -> None:
         """See `Parts`."""
         self._store[self._dataset].attrs.update(_attributes(shape))
+        name_hdf5(self._store, self._dataset, self._names, shape[0])
         self._store.close()
         self._file.sync()
         self._file.close()
@@ -117,8 +121,8 @@ class HDF5Parts:
 class ZarrParts:
     """Three growing arrays in a folder that has its name only when it is whole."""
 
-    def __init__(self, output: Output, dtypes: dict[str, np.dtype[Any]]) -> None:
-        self._final, self._dataset = output.path, output.dataset
+    def __init__(self, output: Output, dtypes: Dtypes, names: Names) -> None:
+        self._final, self._dataset, self._names = output.path, output.dataset, names
         self._root = durable.temporary_name(output.path)
         durable.make_folder(self._root)
         self._group = zarr_writer.lay(self._root, output.dataset, zarr_writer.group_metadata())
@@ -134,6 +138,7 @@ class ZarrParts:
             vector.finish()
         metadata = zarr_writer.group_metadata(_attributes(shape))
         zarr_writer.write_json(self._group / "zarr.json", metadata, overwrite=True)
+        name_zarr(self._root, self._dataset, self._names, shape[0])
         durable.publish_tree(self._root, self._final, overwrite=overwrite)
         forget_ranges(self._final)
 
@@ -175,7 +180,7 @@ class _ZarrVector:
 class NpzParts:
     """Three NPYs in progress that become members of scipy's archive."""
 
-    def __init__(self, output: Output, dtypes: dict[str, np.dtype[Any]]) -> None:
+    def __init__(self, output: Output, dtypes: Dtypes, names: Names) -> None:
         self._final, self._dtypes = output.path, dtypes
         self._files = {part: durable.temporary(output.path) for part in PARTS}
         self._lengths = dict.fromkeys(PARTS, 0)
@@ -209,7 +214,7 @@ def _npy(array: Array) -> bytes:
     return buffer.getvalue()
 
 
-_PARTS: dict[str, Callable[[Output, dict[str, np.dtype[Any]]], Parts]] = {
+_PARTS: dict[str, Callable[[Output, Dtypes, Names], Parts]] = {
     ".npz": NpzParts,
     ".h5": HDF5Parts,
     ".hdf5": HDF5Parts,
@@ -222,7 +227,9 @@ def holds_sparse(spec: str) -> bool:
     return parse_output(spec).suffix in _PARTS
 
 
-def open_sparse_writer(spec: str, n_cols: int, dtype: Any, *, dataset: str = "X") -> SparseWriter:
+def open_sparse_writer(
+    spec: str, n_cols: int, dtype: Any, *, dataset: str = "X", feature_names: Names = None
+) -> SparseWriter:
     """Begin a sparse output.
 
     Parameters
@@ -233,6 +240,10 @@ def open_sparse_writer(spec: str, n_cols: int, dtype: Any, *, dataset: str = "X"
         Columns; rows are counted as they come.
     dtype : dtype
         Of the values; indices are int32, bounds of rows int64.
+    dataset : str
+        Name inside the store where `spec` gives none.
+    feature_names : sequence of str, optional
+        Kept where the format can (a group ``X`` in HDF5 or Zarr).
 
     Raises
     ------
@@ -245,4 +256,4 @@ def open_sparse_writer(spec: str, n_cols: int, dtype: Any, *, dataset: str = "X"
     if output.suffix == ".npz" and parse_output(spec, "").dataset:
         raise UsageError("a sparse NPZ holds one matrix without a name", where=spec, hint=f"write {output.path}")
     dtypes = {"data": kind, "indices": np.dtype(np.int32), "indptr": np.dtype(np.int64)}
-    return SparseWriter(_PARTS[output.suffix](output, dtypes), n_cols, kind)
+    return SparseWriter(_PARTS[output.suffix](output, dtypes, feature_names), n_cols, kind)

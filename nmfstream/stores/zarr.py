@@ -77,15 +77,20 @@ def _open(files: Files, store: str, inner: str, opening: Opening) -> Reader:
     if root is None and not any(files.entries("")) and files.listable:
         raise DataError("the store is empty", where=store, hint="write it again")
     anndata = is_anndata(files, root)
-    path = inner or ("X" if anndata else "")
+    path = inner or (_default(files, store) if anndata else "")
     place = Place(files, store, path, opening)
     found = node(files, path)
-    if anndata and not inner and found is None:
-        listed = ", ".join(str(c) for c in candidates_below(files)) or "it holds no other matrix either"
-        raise DataError("this AnnData has no X", where=store, hint=f"name another matrix of it: {listed}")
     if found is None and inner:
         raise absent(inner, (at for at, _ in walk(files) if at), store)
     return _reader(place, found, variable_names(files, path) if anndata else None)
+
+
+def _default(files: Files, store: str) -> str:
+    """X of an AnnData; without X its only other matrix."""
+    if node(files, "X") is not None:
+        return "X"
+    found = [one for one in candidates_below(files) if one.path.startswith(("layers/", "raw"))]
+    return choose(found, store, "AnnData without X, layers or raw").path
 
 
 def _reader(place: Place, found: ArrayMetadata | GroupMetadata | None, names: Sequence[str] | None) -> Reader:

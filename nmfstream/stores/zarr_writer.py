@@ -12,6 +12,7 @@ from numcodecs import Zstd
 
 from nmfstream.errors import NmfstreamError
 from nmfstream.storage import durable
+from nmfstream.stores.anndata_writer import name_zarr
 from nmfstream.stores.offset_writer import another_array, checked_rows
 from nmfstream.stores.outputs import Making, Output, forget_ranges
 from nmfstream.types import Array
@@ -174,15 +175,16 @@ def open_zarr(output: Output, making: Making) -> ZarrWriter:
             raise another_array(partial)
         _sweep(partial / output.dataset)
         return ZarrWriter(partial, ChunkFolder(partial / output.dataset, making), output.path, resumed=True)
-    root = _begin(partial or output.path, partial, output.dataset, metadata)
+    root = _begin(partial or output.path, output.dataset, metadata, making)
     return ZarrWriter(root, ChunkFolder(root / output.dataset, making), output.path, resumed=False)
 
 
-def _begin(beside: Path, partial: Path | None, dataset: str, metadata: dict[str, Any]) -> Path:
-    root = durable.temporary_name(beside)
+def _begin(beside: Path, dataset: str, metadata: dict[str, Any], making: Making) -> Path:
+    root, partial = durable.temporary_name(beside), making.partial
     durable.make_folder(root)
     try:
         lay(root, dataset, metadata)
+        name_zarr(root, dataset, making.feature_names, making.shape[0])
         if partial is not None:
             durable.publish_tree(root, partial)
     except BaseException:

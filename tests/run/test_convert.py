@@ -114,6 +114,25 @@ def test_what_others_read(tmp_path: Path) -> None:
         assert found.dtype == np.float32
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("make", [np.array, sp.csr_matrix, sp.csc_matrix])
+@pytest.mark.parametrize("target", ["y.h5", "y.h5/X", "y.zarr"])
+def test_feature_names_stay(tmp_path: Path, make: Callable[[Any], Any], target: str) -> None:
+    import anndata
+    import pandas as pd
+
+    names = [f"gene {i} β" for i in range(COLUMNS)]
+    anndata.AnnData(make(X), var=pd.DataFrame(index=names)).write_h5ad(tmp_path / "c.h5ad")
+    run(tmp_path / "c.h5ad", tmp_path / target)
+    with open_reader(str(tmp_path / target), Opening()) as reader:
+        assert list(reader.feature_names or ()) == names
+    np.testing.assert_array_equal(read(tmp_path / target), X)
+    read_back = {"y.h5": anndata.read_h5ad, "y.zarr": anndata.read_zarr}[target.split("/")[0]]
+    found = read_back(tmp_path / target.split("/")[0])
+    assert list(found.var_names) == names
+    assert found.shape == X.shape
+
+
 @pytest.mark.parametrize("dtype", ["u1", "i4", "u4", "i8", "f2", "f8", "bool", ">f4", ">i2"])
 @pytest.mark.parametrize("target", ["y.npy", "y.h5", "y.zarr", "y.npz"])
 def test_the_type_stays(tmp_path: Path, dtype: str, target: str) -> None:

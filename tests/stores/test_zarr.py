@@ -392,7 +392,7 @@ def test_real_files(shared_data: Path, name: str, shape: tuple[int, int], total:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("cells/10x_pbmc68k_reduced.zarr.zip", "negative"), ("formats/anndata_v0.11.4.zarr.zip", "no X")],
+    [("cells/10x_pbmc68k_reduced.zarr.zip", "negative"), ("formats/anndata_v0.11.4.zarr.zip", "without X")],
 )
 def test_real_files_that_are_refused(shared_data: Path, name: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
