@@ -11,7 +11,6 @@ from nmfstream.core.parameters import Objective, Parameters, Schedule
 from nmfstream.core.parameters import Start as Init
 from nmfstream.core.rowsolve import row_solver
 from nmfstream.core.state import RunState, pack, unpack
-from nmfstream.core.sweeps import clipped_least_squares, descend
 from nmfstream.errors import StopRequested
 from nmfstream.run.executors import Pool, ThreadExecutor
 from nmfstream.run.sources import MemorySource

@@ -78,7 +78,8 @@ class _Rows:
         return sums.astype(self.x.dtype, copy=False)
 
     def reconstruct(self, W: Array) -> Array:
-        return np.maximum(np.einsum("ja,aj->j", W[self.row], self.L), self.least)
+        v: Array = np.maximum(np.einsum("ja,aj->j", W[self.row], self.L), self.least)
+        return v
 
 
 def ccd_numpy(X: CSR, Ft: Array, s: Array, l2: float, V0: Array, W: Array, cold: int, sweeps: int, tol: float) -> Array:
