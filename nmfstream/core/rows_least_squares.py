@@ -17,6 +17,7 @@ from nmfstream.core.parameters import Objective
 from nmfstream.core.products import times_Ht
 from nmfstream.types import CSR, Array, Matrix, cut
 
+CHUNK_ROWS = 8192
 TILE_BYTES = 2 << 20
 LEAST_ROWS, MOST_ROWS = 8, 512
 
@@ -39,7 +40,8 @@ class LeastSquaresRows:
     """Solves rows for one H (see `rowsolve.Rows`).
 
     Products run in tiles of one fixed height, the last padded with zeros, since BLAS gives a row other bits in
-    another shape; all else works on each row by itself.
+    another shape; all else works on each row by itself. BLAS rounds a row by its place in a tile, too: where H is
+    so ill-conditioned that this would show in a row of W, X·Hᵀ is formed in float64.
 
     Parameters
     ----------
@@ -52,8 +54,6 @@ class LeastSquaresRows:
     max_iter : int
         Sweeps and Newton steps together.
     """
-
-    chunk_rows = 8192
 
     def __init__(self, H: Array, objective: Objective, dtype: np.dtype[Any], tol: float, max_iter: int) -> None:
         self.work = np.dtype(np.float64) if tol < DOUBLE_BELOW else dtype
@@ -68,6 +68,7 @@ class LeastSquaresRows:
         self.inverse = ridge_inverse(self.G)
         self.n_components = len(H)
         self._limits()
+        self.factor = self.H if self.within_reach else exact
 
     def _limits(self) -> None:
         """How small a residual vouches for the wanted accuracy (Pang 1987), and how long sweeps are worth it."""
@@ -76,9 +77,13 @@ class LeastSquaresRows:
         eigenvalues = np.linalg.eigvalsh(live) if len(live) else np.ones(1)
         surety = max(float(eigenvalues[0]), 0.0) / (1.0 + float(eigenvalues[-1]))
         self.enough = ACCURACY[name] * surety
-        within_reach = self.enough >= SINGLE_NOISE[name] * 0.1
-        self.sweep_tol = float(np.clip(self.enough, SINGLE_NOISE[name], 1e-4)) if within_reach else 1e-3
-        self.sweeps = min(self.max_iter, SWEEPS[name] if within_reach else 6)
+        self.within_reach = self.enough >= SINGLE_NOISE[name] * 0.1
+        self.sweep_tol = float(np.clip(self.enough, SINGLE_NOISE[name], 1e-4)) if self.within_reach else 1e-3
+        self.sweeps = min(self.max_iter, SWEEPS[name] if self.within_reach else 6)
+
+    def chunk_rows(self, sparse: bool) -> int:
+        """See `rowsolve.Rows`."""
+        return CHUNK_ROWS
 
     def solve(self, X: Matrix) -> tuple[Array, Array, Array]:
         """W in `dtype`, its relative KKT residuals, and those before rounding."""
@@ -93,9 +98,10 @@ class LeastSquaresRows:
         return out, residual, residual if self.dtype == np.float64 else self._residual(C, W, t)
 
     def _products(self, X: Matrix) -> Array:
+        H = self.factor
         if isinstance(X, CSR):
-            return times_Ht(X._replace(data=X.data.astype(self.work, copy=False)), self.H)
-        return in_tiles(lambda tile: times_Ht(tile, self.H), np.asarray(X, self.work), tile_rows(self.H))
+            return times_Ht(X._replace(data=X.data.astype(self.work, copy=False)), H)
+        return in_tiles(lambda tile: times_Ht(tile.astype(H.dtype, copy=False), H), X, tile_rows(H))
 
     def _swept(self, C: Array) -> Array:
         c = C.astype(self.work, copy=False)

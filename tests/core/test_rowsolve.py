@@ -222,3 +222,15 @@ def test_a_heavy_penalty_empties_rows():
     solution = row_solver(case.H, case.objective, "float64")(case.X)
     assert not solution.W.any()
     assert solution.converged.all()
+
+
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+@pytest.mark.parametrize("close", [0.0, 0.6, 0.7])
+def test_single_precision_rows_agree_at_any_place_of_a_tile(beta, close):
+    """BLAS rounds a row by its place in a tile; nearly collinear rows of H would magnify that beyond the law."""
+    case = make(13, 60, 20, 300, beta, "float32")
+    case.H[1:] = (1 - close) * case.H[1:] + close * case.H[0]
+    assert np.linalg.cond(case.H.astype(float) @ case.H.T.astype(float)) < 1e3
+    solver = row_solver(case.H, case.objective, "float32")
+    alone = np.concatenate([solver(case.X[i : i + 1]).W for i in range(len(case.X))])
+    assert largest_difference(alone, solver(case.X).W) < AGREE["float32"] / 2
