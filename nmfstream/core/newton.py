@@ -5,7 +5,6 @@ Neal & Hinton 1998 (incremental EM), Cappé & Moulines 2009 (online EM), Hsieh &
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -13,7 +12,8 @@ import numpy as np
 
 from nmfstream.core import divergence as kl
 from nmfstream.core.closing import ClosingStage
-from nmfstream.core.fewpass import SHORT, FewPass, FewPassState, PassStage
+from nmfstream.core.fewpass import SHORT, FewPass, PassStage
+from nmfstream.core.guarded import GuardedPass, GuardedState
 from nmfstream.core.newton_passes import batch_rounds, batch_sums, prior_sums
 from nmfstream.core.newton_sample import NewtonFitter
 from nmfstream.core.parameters import Parameters, Penalties
@@ -27,8 +27,8 @@ PRIOR_WEIGHT = 0.3
 
 
 @dataclass
-class NewtonState(FewPassState):
-    """What `Newton` keeps between two steps (see `FewPassState`); sums have features first."""
+class NewtonState(GuardedState):
+    """What `Newton` keeps between two steps (see `GuardedState`); sums have features first."""
 
     kind: ClassVar[str] = "newton"
     V0: Array | None = None
@@ -44,14 +44,6 @@ class NewtonState(FewPassState):
     R: Array | None = None
     Q: Array | None = None
     s: Array | None = None
-    Hy: Array | None = None
-    """H of the running full pass."""
-    safe: Array | None = None
-    """EM's step from the best H that a pass has measured."""
-    H_newton: Array | None = None
-    beta: float = 0.5
-    best: float = math.inf
-    must_take: bool = False
 
 
 class Newton(FewPass[NewtonState]):
@@ -94,8 +86,8 @@ class Newton(FewPass[NewtonState]):
             rows = kl.nonzeros(block)
             return kl.rows_objective(rows, *kl.solve_W(rows, Ht, s, p, kl.SHARP), s, p)
 
-        total: float = sum(executor.map(value, sample_blocks(X, block_rows)))
-        return (total + kl.H_penalty(H, p)) / max(1, X.shape[0])
+        total = sum(executor.map(value, sample_blocks(X, block_rows)))
+        return float((total + kl.H_penalty(H, p)) / max(1, X.shape[0]))
 
     def adopt(
         self, own: NewtonState, H: Array, X: Matrix, loss: float, block_rows: int, executor: Executor
@@ -196,7 +188,7 @@ class FirstPass(NewtonPass):
         self.record(own.H, own.total / max(1, own.rows) + kl.H_penalty(own.H, self.penalties(1.0)))
 
 
-class FullPass(NewtonPass):
+class FullPass(NewtonPass, GuardedPass[NewtonState]):
     """Pass 2 and on: sums over all rows at fixed H, then a damped Newton step, taken back if the loss rose."""
 
     def step(self, batch: Batch, executor: Executor) -> None:
@@ -222,32 +214,9 @@ class FullPass(NewtonPass):
         """The step of H, taken or not."""
         own = self.own
         assert own.Hy is not None and own.R is not None and own.Q is not None and own.s is not None
-        p, rows = self.penalties(float(own.rows)), max(1, own.rows)
-        loss = own.total + kl.H_penalty(own.Hy, p)
-        taken = own.must_take or loss <= own.best + 1e-7 * abs(own.best)
-        if taken:
-            self._take(p)
-            own.best = loss
-        else:
-            own.beta, own.Hy = 0.5 * own.beta, own.safe
-        own.must_take = not taken
+        p, H = self.penalties(float(own.rows)), own.Hy.astype(np.float64)
+        R, Q, s = own.R.T, own.Q.T, own.s
         own.R = own.Q = own.s = None
-        self.run.n_steps += 1
-        assert own.safe is not None and own.Hy is not None
-        own.candidates = [own.safe, own.Hy] if taken else []
-        self.record(own.safe, own.best / rows, accepted=taken)
-
-    def _take(self, p: Penalties) -> None:
-        own, free = self.own, not self.solver.penalized
-        assert own.Hy is not None and own.R is not None and own.Q is not None and own.s is not None
-        dtype = own.Hy.dtype
-        H, R, Q = own.Hy.astype(np.float64), own.R.T, own.Q.T
-        safe, newton = kl.em_step(H, R, own.s, p), kl.newton_step(H, R, Q, own.s, p)
-        if free:
-            safe, newton = kl.unit_sums(safe)[0], kl.unit_sums(newton)[0]
-        trial = newton
-        if own.H_newton is not None:
-            trial = np.maximum(0.1 * newton, newton + own.beta * (newton - own.H_newton))
-        trial = kl.unit_sums(trial)[0] if free else trial
-        own.H_newton = newton
-        own.safe, own.Hy = (np.ascontiguousarray(a, dtype) for a in (safe, trial))
+        self.close(
+            kl.H_penalty(own.Hy, p), lambda: (kl.em_step(H, R, s, p), kl.newton_step(H, R, Q, s, p)), kl.unit_sums
+        )
