@@ -47,8 +47,11 @@ class DivergenceRows:
         self.H = np.ascontiguousarray(H64 / self.scale[:, np.newaxis])
         self.sums = self.H.sum(axis=1) if self.function.linear else np.zeros(len(H))
         self.newton = NewtonRows(np.ascontiguousarray(self.H[:, self.columns]), self.function)
-        self.chunk_rows = tile_rows(self.H)
         self.steps = min(max_iter, STEPS[self.function.convex])
+
+    def chunk_rows(self, sparse: bool) -> int:
+        """See `rowsolve.Rows`."""
+        return tile_rows(self.H)
 
     def solve(self, X: Matrix) -> tuple[Array, Array, Array]:
         """W in `dtype`, its relative KKT residuals, and those before rounding."""

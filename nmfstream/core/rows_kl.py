@@ -18,8 +18,9 @@ from nmfstream.types import CSR, Array, Matrix
 SWEEPS = 30
 SWEEP_TOL = {"float32": 1e-4, "float64": 1e-5}
 MULTIPLICATIVE = 2
-SPARSE_ROWS = 2048
+SPARSE_ROWS = 4096
 FLOOR = 1e-30
+TOGETHER = 16
 
 
 class KullbackLeiblerRows(DivergenceRows):
@@ -35,9 +36,13 @@ class KullbackLeiblerRows(DivergenceRows):
         self.multiplicative = min(max_iter, MULTIPLICATIVE)
         self.sweeps = min(max_iter - self.multiplicative, SWEEPS)
 
+    def chunk_rows(self, sparse: bool) -> int:
+        """See `rowsolve.Rows`."""
+        return SPARSE_ROWS if sparse else super().chunk_rows(sparse)
+
     def solve(self, X: Matrix) -> tuple[Array, Array, Array]:
         """W in `dtype`, its relative KKT residuals, and those before rounding."""
-        return self._sparse(X) if isinstance(X, CSR) else super().solve(X)
+        return self._solve_sparse(X.rebased()) if isinstance(X, CSR) else super().solve(X)
 
     def _approach(self, rows: Rows) -> int:
         x, w = rows.x.astype(self.dtype), rows.w.astype(self.dtype)
@@ -47,13 +52,6 @@ class KullbackLeiblerRows(DivergenceRows):
 
     def _sweep(self, x: Matrix, H: Array, w: Array, below: Array, l2: Array) -> None:
         kl_rows_ccd(x, H, w, below, self.sweeps, SWEEP_TOL[self.dtype.name], l2=l2, mu_steps=self.multiplicative)
-
-    def _sparse(self, X: CSR) -> tuple[Array, Array, Array]:
-        W, residual, solved = np.zeros((X.shape[0], len(self.H)), self.dtype), *np.zeros((2, X.shape[0]))
-        for start in range(0, X.shape[0], SPARSE_ROWS):
-            part = slice(start, min(start + SPARSE_ROWS, X.shape[0]))
-            W[part], residual[part], solved[part] = self._solve_sparse(X.rows(part.start, part.stop).rebased())
-        return W, residual, solved
 
     def _solve_sparse(self, X: CSR) -> tuple[Array, Array, Array]:
         sums = row_sums(X)
@@ -93,12 +91,15 @@ class KullbackLeiblerRows(DivergenceRows):
         return None
 
     def _newton_numpy(self, X: CSR, rows: Rows, t: Array, target: Array, left: int) -> None:
-        for i in range(len(t)):
-            here = slice(X.indptr[i], X.indptr[i + 1])
-            x, H = X.data[np.newaxis, here] / t[i], np.ascontiguousarray(self.H[:, X.indices[here]])
-            one = Rows(x, rows.l1[i : i + 1], rows.l2[i : i + 1], rows.w[i : i + 1].copy())
-            NewtonRows(H, KullbackLeibler()).solve(one, target[i : i + 1], left)
-            rows.w[i] = one.w[0]
+        """A few rows at a time on the columns that they touch."""
+        for start in range(0, len(t), TOGETHER):
+            part = slice(start, min(start + TOGETHER, len(t)))
+            own = X.rows(part.start, part.stop).rebased()
+            touched, places = np.unique(own.indices, return_inverse=True)
+            x = CSR(own.indptr, places.astype(np.int32), own.data, len(touched)).toarray() / t[part, np.newaxis]
+            some = Rows(x, rows.l1[part], rows.l2[part], rows.w[part].copy())
+            NewtonRows(np.ascontiguousarray(self.H[:, touched]), KullbackLeibler()).solve(some, target[part], left)
+            rows.w[part] = some.w
 
 
 def _row_maxima(X: CSR) -> Array:

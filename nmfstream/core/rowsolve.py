@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from nmfstream.core.parameters import Objective
-from nmfstream.types import Array, Matrix, cut
+from nmfstream.types import CSR, Array, Matrix, cut
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-9}
 MAX_ITER = 500
@@ -28,12 +28,13 @@ class Rows(Protocol):
     Attributes
     ----------
     n_components : int
-    chunk_rows : int
-        Rows that are solved at once, from shapes alone: what bounds the scratch memory.
     """
 
     n_components: int
-    chunk_rows: int
+
+    def chunk_rows(self, sparse: bool) -> int:
+        """Rows that are solved at once, from shapes alone: what bounds the scratch memory."""
+        ...
 
     def solve(self, X: Matrix) -> tuple[Array, Array, Array]:
         """W, its relative residuals, and those before it was rounded to its type."""
@@ -76,11 +77,11 @@ class RowSolver:
         -------
         RowSolution
         """
-        n = X.shape[0]
+        n, step = X.shape[0], self.rows.chunk_rows(isinstance(X, CSR))
         W = np.empty((n, self.rows.n_components), self.dtype)
         residual, solved = np.empty(n), np.empty(n)
-        for start in range(0, n, self.rows.chunk_rows):
-            stop = min(start + self.rows.chunk_rows, n)
+        for start in range(0, n, step):
+            stop = min(start + step, n)
             W[start:stop], residual[start:stop], solved[start:stop] = self.rows.solve(cut(X, start, stop))
         return RowSolution(W, residual, np.minimum(residual, solved) <= self.tol)
 

@@ -93,39 +93,46 @@ def kl_rows_ccd(
     return used
 
 
+class _Cells:
+    """Positive cells of some rows, one after the other, with their columns of H."""
+
+    def __init__(self, X: Matrix, H: Array, n_rows: int) -> None:
+        if isinstance(X, CSR):
+            columns: Array = X.rebased().indices
+            self.row, self.x = np.repeat(np.arange(n_rows), np.diff(X.indptr)), X.values
+        else:
+            self.row, columns = np.nonzero(X)
+            self.x = X[self.row, columns]
+        self.n, self.L = n_rows, np.ascontiguousarray(H[:, columns], self.x.dtype)
+        self.floor = np.maximum(FLOOR * self.x, np.finfo(self.x.dtype).tiny)
+
+    def sum(self, values: Array) -> Array:
+        """Of each row."""
+        return np.bincount(self.row, values, self.n).astype(self.x.dtype)
+
+    def reconstruct(self, W: Array) -> Array:
+        """WH at the cells."""
+        return np.asarray(np.einsum("pa,ap->p", W[self.row], self.L))
+
+
 def ccd_numpy(
     X: Matrix, H: Array, W: Array, below: Array, max_sweeps: int, tol: float, l2: Array, prior: Array, mu_steps: int
 ) -> Array:
-    """The twin of the compiled rows, one row at a time where sparse, all rows at once where dense."""
-    used = np.zeros(X.shape[0], np.int32)
-    if not isinstance(X, CSR):
-        used[:] = _sweep_together(X, H, W, below, max_sweeps, tol, l2, prior, mu_steps)
-        return used
-    for i in range(X.shape[0]):
-        here = slice(X.indptr[i], X.indptr[i + 1])
-        row = slice(i, i + 1)
-        x, h = X.data[here][np.newaxis], H[:, X.indices[here]]
-        used[row] = _sweep_together(x, h, W[row], below, max_sweeps, tol, l2, prior[row], mu_steps)
-    return used
-
-
-def _sweep_together(
-    x: Array, H: Array, W: Array, below: Array, max_sweeps: int, tol: float, l2: Array, prior: Array, mu_steps: int
-) -> Array:
-    used, going = np.full(len(x), max_sweeps + 1, np.int32), np.ones(len(x), bool)
-    V0 = prior if len(prior) else np.zeros_like(W)
+    """The twin of the compiled rows: all rows at once, one component after the other."""
+    used, going = np.full(len(W), max_sweeps + 1, np.int32), np.ones(len(W), bool)
+    V0, cells = prior if len(prior) else np.zeros_like(W), _Cells(X, H, len(W))
     for _ in range(mu_steps):
-        v = np.maximum(W @ H, FLOOR * x)
-        above = W * (np.divide(x, v, out=np.zeros_like(v), where=x > 0) @ H.T) + V0
+        ratio = cells.x / np.maximum(cells.reconstruct(W), cells.floor)
+        above = W * np.stack([cells.sum(ratio * h) for h in cells.L], axis=1) + V0
         W[:] = np.divide(above, below + l2 * W, out=np.zeros_like(W), where=below + l2 * W > 0)
     for sweep in range(1, max_sweeps + 1):
-        moved, size = np.zeros(len(x)), np.zeros(len(x))
-        v = W @ H
+        moved, size = np.zeros(len(W)), np.zeros(len(W))
+        v = cells.reconstruct(W)
         for a in range(W.shape[1]):
-            d, curvature = _coordinate(x, H[a], v, W[:, a], below[a], l2[a], V0[:, a])
+            d, curvature = _coordinate(cells, cells.L[a], v, W[:, a], below[a], l2[a], V0[:, a])
             d = np.where(going, d, 0).astype(W.dtype)
             W[:, a] += d
-            v += d[:, np.newaxis] * H[a]
+            v += d[cells.row] * cells.L[a]
             moved += curvature * d * d
             size += curvature * W[:, a] * W[:, a]
         done = going & (moved <= tol * tol * size)
@@ -137,13 +144,14 @@ def _sweep_together(
 
 
 def _coordinate(
-    x: Array, h: Array, v: Array, w: Array, below: float, l2: float, V0: Array
+    cells: _Cells, h: Array, v: Array, w: Array, below: float, l2: float, V0: Array
 ) -> tuple[Array, Array]:
     """The step of one component in every row, and its second derivative."""
-    t = np.divide(h, np.maximum(v, FLOOR * x), out=np.zeros_like(v), where=x > 0)
+    t = h / np.maximum(v, cells.floor)
+    xt = cells.x * t
     own = np.divide(V0, w, out=np.zeros_like(w), where=(V0 > 0) & (w > 0))
-    slope = below + l2 * w - (x * t).sum(axis=1) - own
-    curvature = (x * t * t).sum(axis=1) + np.divide(own, w, out=np.zeros_like(w), where=w > 0) + l2
+    slope = below + l2 * w - cells.sum(xt) - own
+    curvature = cells.sum(xt * t) + np.divide(own, w, out=np.zeros_like(w), where=w > 0) + l2
     least = np.where(V0 > 0, KEPT * w, 0)
     step = np.divide(slope, curvature, out=np.zeros_like(w), where=curvature > 0)
     new = np.where(curvature > 0, np.maximum(w - step, least), np.where(slope > 0, least, w))

@@ -12,7 +12,8 @@ from nmfstream.core.kernels.compiling import inner, kernel
 
 FLOOR = 1e-12
 KEPT = 0.2
-PANEL = 512
+LEAST = 1e-30
+"""Of v where x is zero, in the scale of the row."""
 
 
 @inner
@@ -70,17 +71,16 @@ def _multiply(x, L, n, w, below, l2, scale, V0, floor, v, above):  # type: ignor
 @inner
 def _derivatives(x, last, d, h, n, floor, v):  # type: ignore[no-untyped-def]
     """Move v by d·last, then sum x h/v and x h²/v²."""
-    zero = x.dtype.type(0)
-    one = x.dtype.type(1)
+    zero, least = x.dtype.type(0), x.dtype.type(LEAST)
     first, second = zero, zero
     for p in range(n):
         moved = v[p] + d * last[p]
         v[p] = moved
-        t = h[p] / max(moved, floor * x[p])
+        t = h[p] / max(moved, floor * x[p] + least)
         xt = x[p] * t
         first += xt
         second += xt * t
-    return first * one, second * one
+    return first, second
 
 
 @inner

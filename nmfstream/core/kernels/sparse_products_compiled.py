@@ -9,7 +9,7 @@ from nmfstream.core.kernels.compiling import kernel
 
 @kernel
 def times(indptr, indices, data, Ht, out):  # type: ignore[no-untyped-def]
-    """out = X·Hᵀ, four nonzeros at a time; fours summed in float64."""
+    """out = X·Hᵀ, four nonzeros at a time, in float64."""
     k = Ht.shape[1]
     acc = np.zeros(k)
     for i in range(out.shape[0]):
@@ -17,13 +17,14 @@ def times(indptr, indices, data, Ht, out):  # type: ignore[no-untyped-def]
         for a in range(k):
             acc[a] = 0
         while p + 4 <= last:
-            x0, x1, x2, x3 = data[p], data[p + 1], data[p + 2], data[p + 3]
+            x0, x1 = np.float64(data[p]), np.float64(data[p + 1])
+            x2, x3 = np.float64(data[p + 2]), np.float64(data[p + 3])
             j0, j1, j2, j3 = indices[p], indices[p + 1], indices[p + 2], indices[p + 3]
             for a in range(k):
                 acc[a] += (x0 * Ht[j0, a] + x1 * Ht[j1, a]) + (x2 * Ht[j2, a] + x3 * Ht[j3, a])
             p += 4
         for q in range(p, last):
-            x, j = data[q], indices[q]
+            x, j = np.float64(data[q]), indices[q]
             for a in range(k):
                 acc[a] += x * Ht[j, a]
         for a in range(k):

@@ -1,0 +1,84 @@
+"""Products, cuts and transposition of dense and sparse blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nmfstream.core.kernels import sparse_products
+from nmfstream.core.products import Wt_times, sum_of_squares, times_Ht, total
+from nmfstream.core.reduction import columns
+from nmfstream.types import CSR, Array
+
+
+def block(seed: int, n: int, m: int, dtype: str = "float64", density: float = 0.2) -> tuple[CSR, Array]:
+    """A block cut from the middle of a larger array, as runs of rows are, and the same dense."""
+    rng = np.random.default_rng(seed)
+    X = np.where(rng.random((n + 4, m)) < density, rng.random((n + 4, m)), 0).astype(dtype)
+    X[n // 2] = 0
+    rows, cols = np.nonzero(X)
+    whole = CSR(np.searchsorted(rows, np.arange(n + 5)).astype(np.int64), cols.astype(np.int32), X[rows, cols], m)
+    return whole.rows(2, n + 2), X[2 : n + 2]
+
+
+@pytest.fixture(params=["compiled", "numpy"])
+def either(request, monkeypatch):
+    least = {"compiled": 0, "numpy": 1 << 60}[request.param]
+    monkeypatch.setattr(sparse_products, "COMPILED_WORK", least)
+    monkeypatch.setattr(sparse_products, "COMPILED_NONZEROS", least)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("n", "m", "k"), [(1, 1, 1), (30, 50, 7), (200, 9, 20)])
+def test_products(either, n, m, k, dtype):
+    X, dense = block(0, n, m, dtype)
+    rng = np.random.default_rng(1)
+    H, W = rng.random((k, m)).astype(dtype), rng.random((n, k)).astype(dtype)
+    close = {"rtol": 1e-5 if dtype == "float32" else 1e-13, "atol": 1e-12}
+    for form in (X, dense):
+        assert times_Ht(form, H).dtype == Wt_times(W, form).dtype == dtype
+        assert np.allclose(times_Ht(form, H), dense.astype(float) @ H.T, **close)
+        assert np.allclose(Wt_times(W, form), W.T @ dense.astype(float), **close)
+        assert np.isclose(sum_of_squares(form), (dense.astype(float) ** 2).sum(), rtol=1e-12)
+        assert np.isclose(total(form), dense.astype(float).sum(), rtol=1e-12)
+
+
+def test_types_are_promoted(either):
+    X, _dense = block(2, 20, 10, "float32")
+    assert times_Ht(X, np.ones((3, 10))).dtype == np.float64
+    assert Wt_times(np.ones((20, 3)), X).dtype == np.float64
+
+
+def test_no_rows_and_no_nonzeros(either):
+    X, _ = block(3, 6, 5)
+    empty = X.rows(3, 3)
+    zeros = CSR(np.zeros(4, np.int64), np.zeros(0, np.int32), np.zeros(0), 5)
+    assert times_Ht(empty, np.ones((2, 5))).shape == (0, 2)
+    assert not Wt_times(np.ones((0, 2)), empty).any()
+    assert not times_Ht(zeros, np.ones((2, 5))).any()
+    assert not Wt_times(np.ones((3, 2)), zeros).any()
+    assert sum_of_squares(zeros) == total(zeros) == 0
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 50), (0, 1), (7, 31), (49, 50), (20, 20)])
+def test_columns(either, start, stop):
+    X, dense = block(4, 40, 50)
+    cut = columns(X, start, stop)
+    assert cut.shape == (40, stop - start)
+    assert np.array_equal(cut.toarray(), dense[:, start:stop])
+    assert np.array_equal(columns(dense, start, stop), dense[:, start:stop])
+
+
+def test_transposition(either):
+    X, dense = block(5, 40, 23)
+    turned = sparse_products.transposed(X)
+    assert turned.shape == (23, 40)
+    assert np.array_equal(turned.toarray(), dense.T)
+    assert all((np.diff(turned.indices[a:b]) > 0).all() for a, b in zip(turned.indptr, turned.indptr[1:], strict=False))
+
+
+def test_sparse_sums_are_exact_in_single_precision(either):
+    """Ten million to which ones are added: float32 alone would lose every other."""
+    X = CSR(np.array([0, 5001]), np.arange(5001, dtype=np.int32), np.ones(5001, np.float32), 5001)
+    X.data[0] = 3e7
+    assert times_Ht(X, np.ones((2, 5001), np.float32))[0, 0] == np.float32(3e7 + 5000)
