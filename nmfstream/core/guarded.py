@@ -1,0 +1,77 @@
+"""Full passes whose step of H is judged by the next pass, and taken back to a safe one where the loss rose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from nmfstream.core.fewpass import FewPassState, PassStage
+from nmfstream.types import Array
+
+SLACK = 1e-7
+
+
+@dataclass
+class GuardedState(FewPassState):
+    """What such passes keep (see `FewPassState`)."""
+
+    Hy: Array | None = None
+    """H of the running full pass."""
+    safe: Array | None = None
+    """A step that cannot raise the objective, from the best H that a pass has measured."""
+    H_bold: Array | None = None
+    """The last bold step, not extrapolated."""
+    beta: float = 0.5
+    best: float = math.inf
+    must_take: bool = False
+
+
+S = TypeVar("S", bound=GuardedState)
+Steps = Callable[[], tuple[Array, Array]]
+Unit = Callable[[Array], tuple[Array, Array]]
+
+
+class GuardedPass(PassStage[S]):
+    """The end of a pass at fixed Hy."""
+
+    def close(self, penalty: float, steps: Steps, unit: Unit) -> None:
+        """Judge Hy by the pass's loss, and choose the next.
+
+        Parameters
+        ----------
+        penalty : float
+            On H, for all rows.
+        steps : callable
+            Gives the safe step and the bold one.
+        unit : callable
+            Scales rows of H, where there is no penalty.
+        """
+        own, loss = self.own, self.own.total + penalty
+        taken = own.must_take or loss <= own.best + SLACK * abs(own.best)
+        if taken:
+            self._take(*steps(), unit)
+            own.best = loss
+        else:
+            own.beta, own.Hy = 0.5 * own.beta, own.safe
+        own.must_take = not taken
+        assert own.safe is not None and own.Hy is not None
+        own.candidates = [own.safe, own.Hy] if taken else []
+        self.run.n_steps += 1
+        self.record(own.safe, own.best / max(1, own.rows), accepted=taken)
+
+    def _take(self, safe: Array, bold: Array, unit: Unit) -> None:
+        own, free = self.own, not self.solver.penalized
+        assert own.Hy is not None
+        dtype = own.Hy.dtype
+        if free:
+            safe, bold = unit(safe)[0], unit(bold)[0]
+        trial = bold
+        if own.H_bold is not None:
+            trial = np.maximum(0.1 * bold, bold + own.beta * (bold - own.H_bold))
+        trial = unit(trial)[0] if free else trial
+        own.H_bold = bold
+        own.safe, own.Hy = (np.ascontiguousarray(a, dtype) for a in (safe, trial))
