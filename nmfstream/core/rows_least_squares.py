@@ -22,12 +22,15 @@ TILE_BYTES = 2 << 20
 LEAST_ROWS, MOST_ROWS = 8, 512
 
 DOUBLE_BELOW = 2e-6
-"""Tolerances that sums in float32 cannot promise: float64 is used throughout."""
+"""Tolerances that sums in float32 cannot promise: X·Hᵀ is formed in float64."""
 ACCURACY = {"float32": 2e-5, "float64": 2e-10}
 """Wanted error of w, relative to its largest entry (law of the rows: five times this)."""
 EXACT = {"float32": 1e-9, "float64": 2e-14}
-SWEEPS = {"float32": 30, "float64": 60}
-SINGLE_NOISE = {"float32": 2e-6, "float64": 4e-15}
+SINGLE_NOISE = 2e-7
+"""Residuals below this, relative to X·Hᵀ, are lost where that is formed in float32."""
+SWEEPS = {True: 60, False: 6}
+"""Where H is conditioned well and where not: there sweeps creep and Newton does not."""
+WELL = 1e-3
 
 
 def power_of_two(values: Array) -> Array:
@@ -56,30 +59,28 @@ class LeastSquaresRows:
     """
 
     def __init__(self, H: Array, objective: Objective, dtype: np.dtype[Any], tol: float, max_iter: int) -> None:
-        self.work = np.dtype(np.float64) if tol < DOUBLE_BELOW else dtype
         self.dtype, self.tol, self.max_iter = dtype, tol, max_iter
         p = objective.penalties(H.shape[1], 1)
         H64 = np.ascontiguousarray(H, np.float64)
         self.scale = power_of_two(np.sqrt(np.einsum("ij,ij->i", H64, H64) + p.l2_W))
-        self.H = np.ascontiguousarray(H64 / self.scale[:, np.newaxis], self.work)
-        exact = self.H.astype(np.float64)
-        self.G = exact @ exact.T + np.diag(p.l2_W / self.scale**2)
+        scaled = (H64 / self.scale[:, np.newaxis]).astype(dtype).astype(np.float64)
+        self.G = scaled @ scaled.T + np.diag(p.l2_W / self.scale**2)
         self.l1 = p.l1_W / self.scale
         self.inverse = ridge_inverse(self.G)
         self.n_components = len(H)
-        self._limits()
-        self.factor = self.H if self.within_reach else exact
+        self._limits(scaled)
 
-    def _limits(self) -> None:
+    def _limits(self, H: Array) -> None:
         """How small a residual vouches for the wanted accuracy (Pang 1987), and how long sweeps are worth it."""
-        name = self.work.name
         live = self.G[np.ix_(*2 * [np.flatnonzero(self.G.diagonal() > 0)])]
         eigenvalues = np.linalg.eigvalsh(live) if len(live) else np.ones(1)
         surety = max(float(eigenvalues[0]), 0.0) / (1.0 + float(eigenvalues[-1]))
-        self.enough = ACCURACY[name] * surety
-        self.within_reach = self.enough >= SINGLE_NOISE[name] * 0.1
-        self.sweep_tol = float(np.clip(self.enough, SINGLE_NOISE[name], 1e-4)) if self.within_reach else 1e-3
-        self.sweeps = min(self.max_iter, SWEEPS[name] if self.within_reach else 6)
+        self.enough = ACCURACY[self.dtype.name] * surety
+        well = surety >= WELL
+        self.sweep_tol = 0.25 * self.enough if well else 1e-3
+        self.sweeps = min(self.max_iter, SWEEPS[well])
+        single = self.dtype == np.float32 and self.tol >= DOUBLE_BELOW and self.enough >= SINGLE_NOISE
+        self.H = np.ascontiguousarray(H, np.float32 if single else np.float64)
 
     def chunk_rows(self, sparse: bool) -> int:
         """See `rowsolve.Rows`."""
@@ -90,41 +91,39 @@ class LeastSquaresRows:
         C = self._products(X).astype(np.float64, copy=False) - self.l1
         t = power_of_two(np.abs(C).max(axis=1, initial=0.0))[:, np.newaxis]
         C /= t
-        W = self._swept(C)
-        self._finish(C, W)
+        W = in_tiles(lambda tile: clipped_solution(tile, self.inverse), C, MOST_ROWS)
+        coordinate_sweeps(C, self.G, W, self.sweeps, self.sweep_tol)
+        reference = np.abs(C * self.scale).max(axis=1)
+        solved = self._finish(C, W, reference)
         unit = t / self.scale
         out = (W * unit).astype(self.dtype)
-        residual = self._residual(C, out / unit, t)
-        return out, residual, residual if self.dtype == np.float64 else self._residual(C, W, t)
+        if self.dtype == np.float64:
+            return out, solved, solved
+        rounded = out / unit
+        return out, self._residual(rounded, rounded @ self.G - C, reference), solved
 
     def _products(self, X: Matrix) -> Array:
-        H = self.factor
         if isinstance(X, CSR):
-            return times_Ht(X._replace(data=X.data.astype(self.work, copy=False)), H)
-        return in_tiles(lambda tile: times_Ht(tile.astype(H.dtype, copy=False), H), X, tile_rows(H))
+            return times_Ht(X._replace(data=X.data.astype(self.H.dtype, copy=False)), self.H)
+        return in_tiles(lambda tile: times_Ht(tile.astype(self.H.dtype, copy=False), self.H), X, tile_rows(self.H))
 
-    def _swept(self, C: Array) -> Array:
-        c = C.astype(self.work, copy=False)
-        W = in_tiles(lambda tile: clipped_solution(tile, self.inverse), c, MOST_ROWS)
-        coordinate_sweeps(c, self.G, W, self.sweeps, self.sweep_tol)
-        return W.astype(np.float64, copy=False)
-
-    def _finish(self, C: Array, W: Array) -> None:
-        """Newton on the rows whose residual does not vouch for them."""
-        off = np.abs(np.minimum(W, W @ self.G - C))
-        unsure = np.sqrt(np.einsum("ij,ij->i", off, off)) > self.enough * W.max(axis=1)
-        unsure |= self._residual(C, W, np.ones((len(C), 1))) > 0.5 * self.tol
-        rows, left = np.flatnonzero(unsure), self.max_iter - self.sweeps
+    def _finish(self, C: Array, W: Array, reference: Array) -> Array:
+        """Newton on the rows whose residual does not vouch for them; the relative residuals of all."""
+        gradient = W @ self.G - C
+        residual = self._residual(W, gradient, reference)
+        off = np.minimum(W, gradient)
+        unsure = np.sqrt(np.vecdot(off, off)) > self.enough * W.max(axis=1)
+        rows, left = np.flatnonzero(unsure | (residual > 0.5 * self.tol)), self.max_iter - self.sweeps
         if len(rows) and left > 0:
-            w = W[rows]
-            newton_least_squares(C[rows], self.G, w, left, EXACT[self.work.name])
-            W[rows] = w
+            w, c = W[rows], C[rows]
+            newton_least_squares(c, self.G, w, left, EXACT[self.dtype.name])
+            W[rows], residual[rows] = w, self._residual(w, w @ self.G - c, reference[rows])
+        return residual
 
-    def _residual(self, C: Array, W: Array, t: Array) -> Array:
-        """max |min(w, ∂)| / max |∂(0)| in the units of the data."""
-        gradient = (W @ self.G - C) * (t * self.scale)
-        worst = np.abs(np.minimum(W * (t / self.scale), gradient)).max(axis=1)
-        return relative(worst, (np.abs(C) * (t * self.scale)).max(axis=1))
+    def _residual(self, W: Array, gradient: Array, reference: Array) -> Array:
+        """max |min(w, ∂)| / max |∂(0)| in the units of the data (a row's own scale cancels)."""
+        worst = np.abs(np.minimum(W / self.scale, gradient * self.scale)).max(axis=1)
+        return relative(worst, reference)
 
 
 def tile_rows(H: Array) -> int:
