@@ -25,13 +25,10 @@ class Derivatives(NamedTuple):
         d′(v).
     second : ndarray
         d″(v).
-    convex : ndarray
-        The part of d″ that is never negative.
     """
 
     first: Array
     second: Array
-    convex: Array
 
 
 class KullbackLeibler:
@@ -46,8 +43,7 @@ class KullbackLeibler:
     def derivatives(self, x: Array, v: Array) -> Derivatives:
         """See `Derivatives`."""
         ratio = x / v
-        second = ratio / v
-        return Derivatives(-ratio, second, second)
+        return Derivatives(-ratio, ratio / v)
 
     def terms(self, x: Array, v: Array) -> tuple[Array, Array | None]:
         """Cells of the multiplicative update: numerator, denominator (None: one)."""
@@ -68,7 +64,7 @@ class ItakuraSaito:
         inverse = 1.0 / v
         ratio = x * inverse
         square = inverse * inverse
-        return Derivatives(inverse - ratio * inverse, (2.0 * ratio - 1.0) * square, 2.0 * ratio * square)
+        return Derivatives(inverse - ratio * inverse, (2.0 * ratio - 1.0) * square)
 
     def terms(self, x: Array, v: Array) -> tuple[Array, Array | None]:
         """Cells of the multiplicative update."""
@@ -93,7 +89,7 @@ class Beta:
         """See `Derivatives`."""
         p = v ** (self.beta - 2.0)
         own, data = (self.beta - 1.0) * p, (2.0 - self.beta) * x * p / v
-        return Derivatives(p * (v - x), own + data, np.maximum(own, 0) + np.maximum(data, 0))
+        return Derivatives(p * (v - x), own + data)
 
     def terms(self, x: Array, v: Array) -> tuple[Array, Array | None]:
         """Cells of the multiplicative update."""

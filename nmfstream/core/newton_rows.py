@@ -1,7 +1,8 @@
 """Rows of W for any β: multiplicative steps, then projected Newton with a line search, many rows at once in float64.
 
 Févotte & Idier 2011 (multiplicative steps), Bertsekas 1982 (projected Newton). For β outside [1, 2] the Hessian may
-be indefinite: where its step does not descend, that of its convex part is taken, and the end is a stationary point.
+be indefinite: where its step does not descend, its eigenvalues are taken by their size (Nocedal & Wright 2006, 3.4),
+and the end is a stationary point.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ DESCENT = 1e-4
 NOISE = 1e-14
 SMALL = 1e-3
 PROXIMAL = 1e-12
+LEAST_CURVATURE = 1e-6
+"""Of an indefinite Hessian, relative to its largest eigenvalue."""
 STALLED = 5
 
 
@@ -168,13 +171,13 @@ class NewtonRows:
         return d
 
     def _newton_direction(self, rows: Rows, v: Array, g: Array) -> Array:
-        cells = self.function.derivatives(rows.x, v)
-        d = _newton(self.hessian(cells.second, rows.l2), rows.w, g)
+        P = self.hessian(self.function.derivatives(rows.x, v).second, rows.l2)
+        d = _newton(P, rows.w, g)
         if self.function.convex:
             return d
         bad = np.flatnonzero(~(np.vecdot(g, d) < -1e-8 * np.sqrt(np.vecdot(g, g) * np.vecdot(d, d))))
         if len(bad):
-            d[bad] = _newton(self.hessian(cells.convex[bad], rows.l2[bad]), rows.w[bad], g[bad])
+            d[bad] = _descent(P[bad], rows.w[bad], g[bad])
         return d
 
 
@@ -188,3 +191,20 @@ def _newton(P: Array, w: Array, g: Array) -> Array:
     scaled = P * root[:, :, np.newaxis] * root[:, np.newaxis, :]
     d = root * masked_solve(scaled, -g * root, free, PROXIMAL)
     return np.where(free, d, np.where((g > 0), -w, 0.0))
+
+
+def _descent(P: Array, w: Array, g: Array) -> Array:
+    """−|P|⁻¹g on the free components: downhill though P is indefinite, and Newton's step where it is not."""
+    size = np.abs(np.einsum("ijj->ij", P))
+    size[size <= 0] = 1.0
+    near = (g > 0) & (w <= SMALL * w.max(axis=1, keepdims=True)) & (w * size <= g)
+    free = ((w > 0) | (g < 0)) & ~near
+    root = np.where(free, 1.0 / np.sqrt(size), 0.0)
+    scaled = P * root[:, :, np.newaxis] * root[:, np.newaxis, :]
+    values, vectors = np.linalg.eigh(scaled)
+    values = np.abs(values)
+    values = np.maximum(values, LEAST_CURVATURE * values.max(axis=1, keepdims=True))
+    along = np.einsum("nji,nj->ni", vectors, -g * root)
+    along = np.divide(along, values, out=np.zeros_like(along), where=values > 0)
+    d = root * np.einsum("nij,nj->ni", vectors, along)
+    return np.where(free, d, np.where(g > 0, -w, 0.0))

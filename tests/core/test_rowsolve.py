@@ -235,3 +235,12 @@ def test_single_precision_rows_agree_at_any_place_of_a_tile(beta, close):
     X = (rng.gamma(0.5, size=(1000, 20)) @ H * rng.gamma(3.0, 1 / 3, (1000, 300))).astype(np.float32)
     solver = row_solver(H.astype(np.float32), Objective(20, beta), "float32")
     assert largest_difference(solver(X).W[7:], solver(X[7:]).W) < AGREE["float32"] / 2
+
+
+def test_indefinite_rows_end_within_the_limit():
+    """Steps by the convex part of the Hessian alone crawl on one of these rows."""
+    for seed in range(500, 515):
+        rng = np.random.default_rng(seed)
+        W, H = rng.gamma(0.5, size=(100, 8)), rng.gamma(0.5, size=(8, 40))
+        X = W @ H * rng.gamma(1.0, 1.0, (100, 40)) + 1e-3
+        assert row_solver(H, Objective(8, -1.0), "float64")(X).converged.all()
