@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from nmfstream.core.kernels.newton_least_squares import newton_least_squares
-from nmfstream.core.kernels.sweeps import clipped_solution, coordinate_sweeps, ridge_inverse
+from nmfstream.core.kernels.sweeps import COMPILED_WORK, clipped_solution, coordinate_sweeps, ridge_inverse
 from nmfstream.core.parameters import Objective
 from nmfstream.core.products import times_Ht
 from nmfstream.types import CSR, Array, Matrix, cut
 
-CHUNK_ROWS = 8192
+CHUNK_ROWS, NEVER = 8192, 1 << 62
 TILE_BYTES = 2 << 20
 LEAST_ROWS, MOST_ROWS = 8, 512
 
@@ -88,11 +88,21 @@ class LeastSquaresRows:
 
     def solve(self, X: Matrix) -> tuple[Array, Array, Array]:
         """W in `dtype`, its relative KKT residuals, and those before rounding."""
-        C = self._products(X).astype(np.float64, copy=False) - self.l1
-        t = power_of_two(np.abs(C).max(axis=1, initial=0.0))[:, np.newaxis]
+        C = self._products(X)
+        compiled = 0 if C.size * self.n_components >= COMPILED_WORK else NEVER
+        W, residual, solved = np.empty(C.shape, self.dtype), np.empty(len(C)), np.empty(len(C))
+        for start in range(0, len(C), MOST_ROWS):
+            rows = slice(start, min(start + MOST_ROWS, len(C)))
+            W[rows], residual[rows], solved[rows] = self._solve(C[rows], compiled)
+        return W, residual, solved
+
+    def _solve(self, products: Array, compiled: int) -> tuple[Array, Array, Array]:
+        """Few enough rows for scratch that stays in the second-level cache."""
+        C = products - self.l1
+        t = power_of_two(np.abs(C).max(axis=1))[:, np.newaxis]
         C /= t
         W = in_tiles(lambda tile: clipped_solution(tile, self.inverse), C, MOST_ROWS)
-        coordinate_sweeps(C, self.G, W, self.sweeps, self.sweep_tol)
+        coordinate_sweeps(C, self.G, W, self.sweeps, self.sweep_tol, compiled)
         reference = np.abs(C * self.scale).max(axis=1)
         solved = self._finish(C, W, reference)
         unit = t / self.scale
@@ -141,7 +151,7 @@ def in_tiles(product: Callable[[Array], Array], X: Array, height: int) -> Array:
         if short:
             tile = np.concatenate([tile, np.zeros((short, X.shape[1]), X.dtype)])
         parts.append(product(tile)[: height - short])
-    return np.concatenate(parts)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def relative(worst: Array, reference: Array) -> Array:
