@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from nmfstream.core.cells import BetaCells, KullbackLeiblerCells, dot_rows, tiles
+from nmfstream.core.dense_cells import kl_statistics
 from nmfstream.core.products import Wt_times, times_Ht
 from nmfstream.core.sparse_cells import SparseCells, compiled_sums, compiled_times
 from nmfstream.types import CSR, Array, Matrix
@@ -181,7 +182,7 @@ class CellLoss:
     ----------
     beta : float
     compiled : bool
-        Sparse cells by compiled kernels.
+        Cells by compiled kernels: sparse ones, and dense ones for Kullback-Leibler.
     """
 
     def __init__(self, beta: float, compiled: bool = False) -> None:
@@ -229,6 +230,8 @@ class CellLoss:
         """See `Loss.statistics`."""
         if isinstance(X, CSR):
             return Statistics(*self.sparse.statistics(X, W, H))
+        if self.compiled and isinstance(self.cells, KullbackLeiblerCells):
+            return Statistics(*kl_statistics(X, W, H, self.cells))
         cost, terms = 0.0, np.zeros((self.n_terms, *H.shape), W.dtype)
         for rows, columns in tiles(X.shape, H.itemsize):
             x, v, w = X[rows, columns], W[rows] @ H[:, columns], W[rows].T
@@ -278,6 +281,6 @@ def make_loss(beta: float, dtype: np.dtype[Any], compiled: bool = False) -> Loss
     dtype : dtype
         float32 or float64, of X.
     compiled : bool
-        Use compiled kernels where there are any: Frobenius, and sparse X for Kullback-Leibler.
+        Use compiled kernels where there are any: Frobenius, Kullback-Leibler, sparse cells of the others.
     """
     return Frobenius(np.dtype(dtype), compiled) if beta == 2 else CellLoss(float(beta), compiled)

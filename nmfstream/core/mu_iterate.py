@@ -125,6 +125,19 @@ def compiled_sparse_kl(
     return Solved(out, changes, norms)
 
 
+def compiled_dense_kl(loss: Loss, X: Matrix, W: Array, fixed: Fixed, shared: Any, p: Penalties, n_steps: int) -> Solved:
+    """Dense Kullback-Leibler, a vector of rows at a time."""
+    from nmfstream.core.kernels.mu_dense import dense_kl_steps
+    from nmfstream.core.kernels.vectors import lanes
+
+    out, changes, norms = np.empty_like(W), np.zeros(n_steps), np.zeros(n_steps)
+    real = W.dtype.type
+    below = fixed.summary + real(p.l1_W)
+    W, width = np.ascontiguousarray(W), lanes(W.dtype)
+    dense_kl_steps(X, fixed.Ht, W, below, real(p.l2_W), width, n_steps, out, changes, norms)
+    return Solved(out, changes, norms)
+
+
 def several(loss: Loss, X: Matrix, W: Array, fixed: Fixed, shared: Any, p: Penalties, n_steps: int) -> Solved:
     """`n_steps` steps in the best form for this loss and X."""
     solved: Solved = _form(loss, X)(loss, X, W, fixed, shared, p, n_steps)
@@ -136,9 +149,9 @@ def _form(loss: Loss, X: Matrix) -> Any:
         return compiled_frobenius if loss.compiled else plain
     if not (isinstance(loss, CellLoss) and loss.of_sums):
         return plain
-    if not isinstance(X, CSR):
-        return tiled_kl
-    return compiled_sparse_kl if loss.compiled else plain
+    if isinstance(X, CSR):
+        return compiled_sparse_kl if loss.compiled else plain
+    return compiled_dense_kl if loss.compiled else tiled_kl
 
 
 def _squares(a: Array) -> float:

@@ -1,0 +1,147 @@
+"""Vectors as values in numba code: a few lanes that stay in registers across a loop.
+
+The loop vectoriser handles innermost loops alone; a product of small matrices wants many sums in registers over an
+outer one. A `Vector` is an LLVM vector; lanes never mix, so its width changes no bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
+from numba.core import cgutils, types
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import models, register_model
+
+intrinsic: Any = numba_intrinsic
+
+VECTOR_BYTES = 128 if get_host_cpu_features().get("avx512f") else 64
+"""Two registers of the widest kind: eight sums of that size fit in the register file."""
+
+
+def lanes(dtype: np.dtype[Any]) -> int:
+    """Numbers in a vector."""
+    return VECTOR_BYTES // dtype.itemsize
+
+
+class Vector(types.Type):
+    """Type of `VECTOR_BYTES` of one floating type."""
+
+    def __init__(self, element: Any) -> None:
+        self.element, self.lanes = element, VECTOR_BYTES * 8 // element.bitwidth
+        super().__init__(name=f"Vector({element}, {self.lanes})")
+
+
+@register_model(Vector)
+class VectorModel(models.PrimitiveModel):
+    """An LLVM vector."""
+
+    def __init__(self, manager: Any, of: Vector) -> None:
+        super().__init__(manager, of, ir.VectorType(manager.lookup(of.element).get_value_type(), of.lanes))  # type: ignore[no-untyped-call]
+
+
+def _splat(builder: Any, scalar: Any, t: Any) -> Any:
+    nothing = ir.Constant(t, ir.Undefined)
+    first = builder.insert_element(nothing, scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), t.count), [0] * t.count))
+
+
+def _pointer(context: Any, builder: Any, of: Any, array: Any, at: Any, t: Any) -> Any:
+    struct = context.make_array(of)(context, builder, array)
+    item = cgutils.get_item_pointer(context, builder, of, struct, at)  # type: ignore[no-untyped-call]
+    return builder.bitcast(item, t.as_pointer())
+
+
+@intrinsic
+def load(typingctx, array, i, j):  # type: ignore[no-untyped-def]
+    """Vector at array[i, j:], contiguous there."""
+    vector = Vector(array.dtype)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        t = context.get_value_type(vector)
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1:], t)
+        return builder.load(pointer, align=array.dtype.bitwidth // 8)
+
+    return vector(array, types.intp, types.intp), codegen
+
+
+@intrinsic
+def store(typingctx, array, i, j, value):  # type: ignore[no-untyped-def]
+    """array[i, j:] = value, contiguous there."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1:3], args[3].type)
+        builder.store(args[3], pointer, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, value), codegen
+
+
+@intrinsic
+def fill(typingctx, scalar):  # type: ignore[no-untyped-def]
+    """The scalar in every lane."""
+    vector = Vector(scalar)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return _splat(builder, args[0], context.get_value_type(vector))
+
+    return vector(scalar), codegen
+
+
+@intrinsic
+def add_product(typingctx, scalar, v, total):  # type: ignore[no-untyped-def]
+    """total + scalar · v, rounded once."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        t = args[2].type
+        name = f"llvm.fma.v{t.count}f{v.element.bitwidth}"
+        fused = cgutils.get_or_insert_function(builder.module, ir.FunctionType(t, [t, t, t]), name)  # type: ignore[no-untyped-call]
+        return builder.call(fused, [_splat(builder, args[0], t), args[1], args[2]])
+
+    return v(v.element, v, v), codegen
+
+
+@intrinsic
+def add(typingctx, a, b):  # type: ignore[no-untyped-def]
+    """a + b."""
+    return a(a, a), lambda context, builder, signature, args: builder.fadd(*args)
+
+
+@intrinsic
+def multiply(typingctx, a, b):  # type: ignore[no-untyped-def]
+    """a · b."""
+    return a(a, a), lambda context, builder, signature, args: builder.fmul(*args)
+
+
+@intrinsic
+def divide(typingctx, a, b):  # type: ignore[no-untyped-def]
+    """a / b."""
+    return a(a, a), lambda context, builder, signature, args: builder.fdiv(*args)
+
+
+@intrinsic
+def root(typingctx, a):  # type: ignore[no-untyped-def]
+    """√a."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        t = args[0].type
+        name = f"llvm.sqrt.v{t.count}f{a.element.bitwidth}"
+        function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            builder.module, ir.FunctionType(t, [t]), name
+        )
+        return builder.call(function, args)
+
+    return a(a), codegen
+
+
+@intrinsic
+def at_least(typingctx, a, floor):  # type: ignore[no-untyped-def]
+    """max(a, floor); NaN stays."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        low = _splat(builder, args[1], args[0].type)
+        return builder.select(builder.fcmp_ordered("<", args[0], low), low, args[0])
+
+    return a(a, a.element), codegen
