@@ -103,7 +103,7 @@ class Accumulated(FewPass[AccumulatedState]):
         factor = self.schedule.forget_factor
         if factor is not None:
             return float(factor ** (rows / self.n)) if self.n else float(factor)
-        half = 0.5 * (self.n or own.rows + rows)
+        half = self.horizon(own, int(rows))
         if own.A_prior is not None or own.weight <= 0:
             return 1.0
         return float(np.clip((half - rows) / own.weight, 0.0, 1.0))

@@ -61,6 +61,9 @@ class FewPassState(SolverState):
     """Dead components put back to life."""
     H_before: Array | None = None
     """H at the start of the running pass."""
+    seen: int = 0
+    reservoir: list[Array] = field(default_factory=list)
+    """Rows of a stream that were offered to the reservoir, and those in it (see `core.stream`)."""
 
 
 S = TypeVar("S", bound=FewPassState)
@@ -161,11 +164,47 @@ class FewPass(Generic[S]):
         reason = verdict(own.losses, own.accepted, state.n_iter, self.schedule)
         state.stop_reason = None
         if reason is None:
-            return cast(Stage, self.first_pass(state) if state.n_iter == 0 else self.full_pass(state))
+            return self._pass(state)
         closing = self.closing(state)
         if closing is None:
             state.stop_reason = reason
         return closing
+
+    def _pass(self, state: RunState) -> Stage:
+        if state.n_iter:
+            return cast(Stage, self.full_pass(state))
+        first = self.first_pass(state)
+        if self.problem.n_samples is not None:
+            return cast(Stage, first)
+        from nmfstream.core.stream import StreamStage
+
+        return cast(Stage, StreamStage(self, state, first))
+
+    def horizon(self, own: S, rows: int) -> float:
+        """Rows that sums remember which forget: half of all, or of those seen so far (at first eight batches)."""
+        if self.n:
+            return 0.5 * self.n
+        seen = own.rows + rows
+        return max(0.5 * seen, min(seen, 8.0 * self.schedule.batch_size))
+
+    def unit(self, H: Array) -> Array:
+        """H as the passes keep it."""
+        return H
+
+    def judge(self, X: Matrix, H: Array, block_rows: int, executor: Executor) -> float:
+        """Mean objective of the rows X at H, each solved to its optimum."""
+        from nmfstream.core.losses import make_loss
+        from nmfstream.core.rowsolve import row_solver
+
+        solver, loss = row_solver(H, self.objective, X.dtype), make_loss(self.objective.beta, X.dtype)
+        fixed, p = loss.fix(H), self.objective.penalties(H.shape[1], 0)
+
+        def value(rows: Matrix) -> float:
+            W = solver(rows).W
+            squares = float((W.astype(np.float64) ** 2).sum())
+            return loss.value(rows, W, fixed) + p.l1_W * float(W.sum(dtype=np.float64)) + 0.5 * p.l2_W * squares
+
+        return float(sum(executor.map(value, sample.sample_blocks(X, block_rows)))) / max(1, X.shape[0])
 
     def closing(self, state: RunState) -> Stage | None:
         """What is read once more before the run ends."""

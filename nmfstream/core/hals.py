@@ -101,12 +101,16 @@ class Hals(FewPass[HalsState]):
             return fields | {"A_prior": sums.A / share, "B_prior": sums.B / share}
         return fields | {"A": sums.A, "B": sums.B, "weight": float(X.shape[0])}
 
+    def unit(self, H: Array) -> Array:
+        """H with rows of norm 1."""
+        return H if self.penalized else fro.unit_rows(H)[0]
+
     def memory(self, own: HalsState, rows: float) -> float:
         """Share of the old sums that a batch of `rows` rows leaves."""
         factor = self.schedule.forget_factor
         if factor is not None:
             return float(factor ** (rows / self.n)) if self.n else float(factor)
-        half = 0.5 * (self.n or own.rows + rows)
+        half = self.horizon(own, int(rows))
         if own.A_prior is not None or own.weight <= 0:
             return 1.0
         return float(np.clip((half - rows) / own.weight, 0.0, 1.0))

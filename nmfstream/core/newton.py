@@ -77,6 +77,10 @@ class Newton(FewPass[NewtonState]):
         own = cast(NewtonState, state.solver)
         return cast(Stage, ClosingStage(self, state)) if own.candidates and self.size else None
 
+    def unit(self, H: Array) -> Array:
+        """H with rows of sum 1."""
+        return H if self.penalized else kl.unit_sums(H)[0]
+
     def judge(self, X: Matrix, H: Array, block_rows: int, executor: Executor) -> float:
         """Mean objective of the rows X at H."""
         p = self.objective.penalties(H.shape[1], X.shape[0])
@@ -93,7 +97,7 @@ class Newton(FewPass[NewtonState]):
         self, own: NewtonState, H: Array, X: Matrix, loss: float, block_rows: int, executor: Executor
     ) -> dict[str, Any]:
         """The winner, and the counts that the sample expects of it."""
-        H = H if self.penalized else kl.unit_sums(H)[0]
+        H = self.unit(H)
         V, s = prior_sums(X, H, self.objective, block_rows, executor)
         share = X.shape[0] / max(1.0, self.n)
         fading = share < SHORT or self.schedule.forget_factor is not None
@@ -165,7 +169,7 @@ class FirstPass(NewtonPass):
             keep = float(factor ** (rows / solver.n)) if solver.n else float(factor)
             return keep, keep
         if own.fading or own.V_prior is None:
-            half = 0.5 * (solver.n or own.rows + rows)
+            half = solver.horizon(own, rows)
             keep = max(0.0, 1.0 - rows / half) if own.rows or own.V_prior is not None else 1.0
             return keep, keep
         return 1.0, max(0.0, 1.0 - (own.rows + rows) / solver.n)

@@ -146,6 +146,17 @@ def take(X: Matrix, rows: Array) -> Matrix:
     return CSR(indptr, X.indices[places], X.data[places], X.n_cols)
 
 
+def stack(parts: Sequence[Matrix]) -> Matrix:
+    """Rows one after the other, dense where a part is."""
+    if not all(isinstance(part, CSR) for part in parts):
+        return np.concatenate([part.toarray() if isinstance(part, CSR) else part for part in parts])
+    sparse = [part.rebased() for part in parts if isinstance(part, CSR)]
+    ends = np.cumsum([0, *(part.nnz for part in sparse)])
+    indptr = np.concatenate([[0], *(part.indptr[1:] + end for part, end in zip(sparse, ends, strict=False))])
+    indices = np.concatenate([part.indices for part in sparse])
+    return CSR(indptr.astype(np.int64), indices, np.concatenate([part.data for part in sparse]), sparse[0].n_cols)
+
+
 def sample_blocks(X: Matrix, block_rows: int) -> list[Matrix]:
     """The sample cut so that several threads have work even where it is small."""
     rows = min(block_rows, max(128, -(-X.shape[0] // 8)))
