@@ -202,7 +202,8 @@ class FewPass(Generic[S]):
         def value(rows: Matrix) -> float:
             W = solver(rows).W
             squares = float((W.astype(np.float64) ** 2).sum())
-            return loss.value(rows, W, fixed) + p.l1_W * float(W.sum(dtype=np.float64)) + 0.5 * p.l2_W * squares
+            penalty = p.l1_W * float(W.sum(dtype=np.float64)) + 0.5 * p.l2_W * squares
+            return float(loss.value(rows, W, fixed)) + penalty
 
         return float(sum(executor.map(value, sample.sample_blocks(X, block_rows)))) / max(1, X.shape[0])
 

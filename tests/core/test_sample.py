@@ -1,0 +1,106 @@
+"""Sizes of nested samples, their rows, the tournament's plan; rows set aside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from fewpass_tools import as_csr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nmfstream.core.holdout import held_out, row_numbers, split
+from nmfstream.core.protocols import Batch, Problem
+from nmfstream.core.sample import first_level, levels, sample_size, spread_runs, stack, take
+from nmfstream.types import CSR
+
+F4 = np.dtype("f4")
+
+
+@given(st.integers(1, 10**7), st.integers(1, 10**6), st.integers(0, 2**31 - 1))
+def test_runs_are_disjoint_ascending_and_as_many_rows_as_asked(n: int, size: int, seed: int) -> None:
+    size = min(n, size)
+    runs = spread_runs(n, size, seed)
+    bounds = [b for run in runs for b in run]
+    assert bounds == sorted(bounds)
+    assert len(set(bounds)) == len(bounds)
+    assert sum(b - a for a, b in runs) == size
+    assert bounds[0] >= 0 and bounds[-1] <= n
+
+
+def test_runs_are_spread_over_all_rows() -> None:
+    runs = spread_runs(64_000, 6400, 3)
+    assert len(runs) >= 60
+    assert all(i * 1000 <= a < (i + 1) * 1000 for i, (a, _) in enumerate(runs))
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "k", "expected"),
+    [
+        (400, 10, 5, 400),  # all rows
+        (3000, 10, 5, 1024),  # the least
+        (10_000, 784, 40, 2500),  # a quarter
+        (10**8, 1000, 10, (128 << 20) // 4000),  # 128 MiB
+        (10**6, 10**6, 100, 134),  # the least under 512 MiB
+    ],
+)
+def test_default_size(n: int, m: int, k: int, expected: int) -> None:
+    assert sample_size(Problem(n, m, F4), k) == expected
+
+
+def test_size_of_a_sparse_store_follows_from_its_nonzeros() -> None:
+    assert sample_size(Problem(10**8, 10**5, F4, nnz=10**9), 10) == (128 << 20) // 80
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(0, 0), (500, 500), (10**6, 3000)])
+def test_what_was_asked_for_is_taken(asked: int, expected: int) -> None:
+    assert sample_size(Problem(3000, 10, F4), 5, asked) == expected
+
+
+@pytest.mark.parametrize("n", [100_000, 10**6, 10**8])
+@pytest.mark.parametrize("spectral_only", [True, False])
+def test_many_rows_cost_three_passes_of_products_at_most(n: int, spectral_only: bool) -> None:
+    plan = levels(n, n // 4, 20, None, init=None, spectral_only=spectral_only)
+    visits, starts = 0, 0
+    for level in plan:
+        starts = starts or level.starts
+        visits += (starts + level.spectral) * level.rows * level.iterations
+        starts = max(1, starts // 2)
+    assert visits <= 3.0 * n
+
+
+@pytest.mark.parametrize("n_init", [1, 2, 8])
+def test_levels_double_up_to_the_sample(n_init: int) -> None:
+    plan = levels(50_000, 12_500, 20, n_init, init="random", spectral_only=False)
+    assert [level.rows for level in plan] == [1024, 2048, 4096, 8192, 12_500]
+    assert plan[0].starts == n_init
+    assert not any(level.spectral for level in plan)
+    assert first_level(20) == 1024
+
+
+@pytest.mark.parametrize("convert", [np.asarray, as_csr], ids=["dense", "sparse"])
+def test_rows_taken_and_stacked_are_the_rows(convert: Any) -> None:
+    X = np.random.RandomState(0).poisson(0.5, (30, 7)).astype(np.float32)
+    whole = convert(X)
+    rows = np.array([4, 4, 0, 29, 13])
+    part = stack([take(whole, rows), take(whole, X[:, 0] > 0)])
+    dense = part.toarray() if isinstance(part, CSR) else part
+    assert np.array_equal(dense, np.concatenate([X[rows], X[X[:, 0] > 0]]))
+
+
+def test_rows_set_aside_follow_from_their_number_alone() -> None:
+    rows = np.arange(100_000)
+    held = held_out(rows, 0.01)
+    assert 0.008 < held.mean() < 0.012
+    assert np.array_equal(held[777:888], held_out(rows[777:888], 0.01))
+    assert not held_out(rows, 0.0).any()
+
+
+def test_a_batch_is_split_into_rows_to_learn_and_rows_to_score() -> None:
+    X = np.arange(40.0).reshape(20, 2)
+    blocks, held = split(Batch(100, X, 8), 0.5)
+    mask = held_out(row_numbers(((100, 120),)), 0.5)
+    assert held is not None
+    assert np.array_equal(held, X[mask])
+    assert np.array_equal(np.concatenate([b.X for b in blocks]), X[~mask])
