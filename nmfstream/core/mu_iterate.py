@@ -86,10 +86,11 @@ def compiled_frobenius(
 ) -> Solved:
     """Frobenius: X·Hᵀ and HHᵀ are all it needs."""
     from nmfstream.core.kernels.mu_steps import frobenius_steps
+    from nmfstream.core.kernels.vectors import lanes
 
     out, changes, norms = np.empty_like(W), np.zeros(n_steps), np.zeros(n_steps)
-    real = W.dtype.type
-    frobenius_steps(shared, _padded(fixed.summary), W, real(p.l1_W), real(p.l2_W), n_steps, out, changes, norms)
+    real, G, width = W.dtype.type, _padded(fixed.summary), lanes(W.dtype)
+    frobenius_steps(shared, G, W, real(p.l1_W), real(p.l2_W), width, n_steps, out, changes, norms)
     return Solved(out, changes, norms)
 
 

@@ -1,6 +1,6 @@
 """Multiplicative steps on rows of W at fixed H, many at once: a row never leaves the first-level cache.
 
-Frobenius works on 32 rows side by side (components x lanes); sparse Kullback-Leibler row by row, on the
+Frobenius works on a vector of rows (components x lanes); sparse Kullback-Leibler row by row, on the
 columns of H that the row touches, gathered once as components x nonzeros.
 """
 
@@ -10,8 +10,7 @@ import numpy as np
 
 from nmfstream.core.cells import EPSILON
 from nmfstream.core.kernels.compiling import inner, kernel
-
-LANES = 32
+from nmfstream.core.kernels.vectors import add, add_product, divide, fill, load, multiply, store, subtract, unless_zero
 
 
 @inner
@@ -20,54 +19,45 @@ def _load_lanes(C, W, first, n, c, w):  # type: ignore[no-untyped-def]
         for lane in range(n):
             c[a, lane] = C[first + lane, a]
             w[a, lane] = W[first + lane, a]
-        for lane in range(n, LANES):
+        for lane in range(n, w.shape[1]):
             c[a, lane] = 0
             w[a, lane] = 0
 
 
 @inner
-def _pair_below(G, a, w, below, other):  # type: ignore[no-untyped-def]
-    """W·G of components a and a + 1; G is padded to multiples of four."""
-    for lane in range(LANES):
-        below[lane] = 0
-        other[lane] = 0
-    for b in range(0, G.shape[0], 4):
-        g0, g1, g2, g3 = G[a, b], G[a, b + 1], G[a, b + 2], G[a, b + 3]
-        h0, h1, h2, h3 = G[a + 1, b], G[a + 1, b + 1], G[a + 1, b + 2], G[a + 1, b + 3]
-        for lane in range(LANES):
-            w0, w1, w2, w3 = w[b, lane], w[b + 1, lane], w[b + 2, lane], w[b + 3, lane]
-            below[lane] += (g0 * w0 + g1 * w1) + (g2 * w2 + g3 * w3)
-            other[lane] += (h0 * w0 + h1 * w1) + (h2 * w2 + h3 * w3)
+def _move(a, c, w, below, l1, l2, tiny, new, sums):  # type: ignore[no-untyped-def]
+    """Component a of W; sums of its squares before and after go to `sums`."""
+    old = load(w, a, 0)
+    divisor = unless_zero(add_product(l2, old, add(below, l1)), tiny)
+    value = multiply(old, divide(load(c, a, 0), divisor))
+    moved = subtract(value, old)
+    store(new, a, 0, value)
+    store(sums, 0, 0, add(load(sums, 0, 0), multiply(moved, moved)))
+    store(sums, 1, 0, add(load(sums, 1, 0), multiply(value, value)))
 
 
 @inner
-def _move(a, c, w, below, l1, l2, tiny, new, moved, size):  # type: ignore[no-untyped-def]
-    for lane in range(LANES):
-        old = w[a, lane]
-        divisor = below[lane] + l1 + l2 * old
-        divisor = tiny if divisor == 0 else divisor
-        value = old * (c[a, lane] / divisor)
-        new[a, lane] = value
-        moved[lane] += (value - old) * (value - old)
-        size[lane] += value * value
-
-
-@inner
-def _frobenius_step(c, G, w, l1, l2, tiny, new, below, other, moved, size):  # type: ignore[no-untyped-def]
-    for lane in range(LANES):
-        moved[lane] = 0
-        size[lane] = 0
-    for a in range(0, G.shape[0], 2):
-        _pair_below(G, a, w, below, other)
-        _move(a, c, w, below, l1, l2, tiny, new, moved, size)
-        _move(a + 1, c, w, other, l1, l2, tiny, new, moved, size)
-    for a in range(G.shape[0]):
-        for lane in range(LANES):
-            w[a, lane] = new[a, lane]
+def _frobenius_step(c, G, w, l1, l2, tiny, new, sums):  # type: ignore[no-untyped-def]
+    """W·G of four components at once, in registers; G is padded to multiples of four."""
+    nothing = fill(sums.dtype.type(0))
+    store(sums, 0, 0, nothing)
+    store(sums, 1, 0, nothing)
+    for a in range(0, G.shape[0], 4):
+        v0, v1, v2, v3 = nothing, nothing, nothing, nothing
+        for b in range(G.shape[0]):
+            part = load(w, b, 0)
+            v0 = add_product(G[a, b], part, v0)
+            v1 = add_product(G[a + 1, b], part, v1)
+            v2 = add_product(G[a + 2, b], part, v2)
+            v3 = add_product(G[a + 3, b], part, v3)
+        _move(a, c, w, v0, l1, l2, tiny, new, sums)
+        _move(a + 1, c, w, v1, l1, l2, tiny, new, sums)
+        _move(a + 2, c, w, v2, l1, l2, tiny, new, sums)
+        _move(a + 3, c, w, v3, l1, l2, tiny, new, sums)
 
 
 @kernel
-def frobenius_steps(C, G, W, l1, l2, n_steps, out, changes, norms):  # type: ignore[no-untyped-def]
+def frobenius_steps(C, G, W, l1, l2, lanes, n_steps, out, changes, norms):  # type: ignore[no-untyped-def]
     """`n_steps` times W ← W · C / (W·G + l1 + l2·W).
 
     Parameters
@@ -79,24 +69,25 @@ def frobenius_steps(C, G, W, l1, l2, n_steps, out, changes, norms):  # type: ign
     W : ndarray of shape (n_rows, n_components)
     l1, l2 : float
         In W's type.
+    lanes : int
+        See `vectors.lanes`.
     out : ndarray like W
     changes, norms : ndarray of float64, shape (n_steps,)
         ‖W - W before‖² and ‖W‖² of each step are added.
     """
     n_rows, k = W.shape
-    shape = (G.shape[0], LANES)
+    shape = (G.shape[0], lanes)
     c, w, new = np.zeros(shape, W.dtype), np.zeros(shape, W.dtype), np.zeros(shape, W.dtype)
-    below, other = np.zeros(LANES, W.dtype), np.zeros(LANES, W.dtype)
-    moved, size = np.zeros(LANES, W.dtype), np.zeros(LANES, W.dtype)
-    tiny = W.dtype.type(EPSILON)
-    for first in range(0, n_rows, LANES):
-        n = min(LANES, n_rows - first)
+    sums, tiny, sparsity = np.zeros((2, lanes), W.dtype), W.dtype.type(EPSILON), fill(l1)
+    for first in range(0, n_rows, lanes):
+        n = min(lanes, n_rows - first)
         _load_lanes(C, W, first, n, c, w)
         for step in range(n_steps):
-            _frobenius_step(c, G, w, l1, l2, tiny, new, below, other, moved, size)
-            for lane in range(LANES):
-                changes[step] += moved[lane]
-                norms[step] += size[lane]
+            _frobenius_step(c, G, w, sparsity, l2, tiny, new, sums)
+            w, new = new, w
+            for lane in range(lanes):
+                changes[step] += sums[0, lane]
+                norms[step] += sums[1, lane]
         for a in range(k):
             for lane in range(n):
                 out[first + lane, a] = w[a, lane]

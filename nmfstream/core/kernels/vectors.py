@@ -110,6 +110,12 @@ def add(typingctx, a, b):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def subtract(typingctx, a, b):  # type: ignore[no-untyped-def]
+    """a - b."""
+    return a(a, a), lambda context, builder, signature, args: builder.fsub(*args)
+
+
+@intrinsic
 def multiply(typingctx, a, b):  # type: ignore[no-untyped-def]
     """a · b."""
     return a(a, a), lambda context, builder, signature, args: builder.fmul(*args)
@@ -143,5 +149,17 @@ def at_least(typingctx, a, floor):  # type: ignore[no-untyped-def]
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         low = _splat(builder, args[1], args[0].type)
         return builder.select(builder.fcmp_ordered("<", args[0], low), low, args[0])
+
+    return a(a, a.element), codegen
+
+
+@intrinsic
+def unless_zero(typingctx, a, other):  # type: ignore[no-untyped-def]
+    """a, `other` where it is zero."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        t = args[0].type
+        zero = ir.Constant(t, [ir.Constant(t.element, 0.0)] * t.count)
+        return builder.select(builder.fcmp_ordered("==", args[0], zero), _splat(builder, args[1], t), args[0])
 
     return a(a, a.element), codegen
