@@ -205,7 +205,7 @@ class FewPass(Generic[S]):
             penalty = p.l1_W * float(W.sum(dtype=np.float64)) + 0.5 * p.l2_W * squares
             return float(loss.value(rows, W, fixed)) + penalty
 
-        return float(sum(executor.map(value, sample.sample_blocks(X, block_rows)))) / max(1, X.shape[0])
+        return float(float(sum(executor.map(value, sample.sample_blocks(X, block_rows)))) / max(1, X.shape[0]))
 
     def closing(self, state: RunState) -> Stage | None:
         """What is read once more before the run ends."""
