@@ -56,6 +56,8 @@ class DiskW:
             durable.make_folder(self._prefix.parent)
             self._remove(self.path(generation))
         self._now = (durable.create if row == 0 else durable.reopen)(self.path(generation))
+        if row == 0:
+            durable.sync_folder(self._prefix.parent)
         self._before = durable.reopen(self.path(generation - 1)) if generation > 1 else None
         self._generation = generation
         self._retire(generation)
