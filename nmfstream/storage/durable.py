@@ -302,7 +302,7 @@ def identity(path: Path) -> tuple[int, int]:
 def sweep(final: Path) -> None:
     """Remove what dead processes of this host left in progress for `final`."""
     mine = f".{final.name}.{_host()}-"
-    for name in names(final.parent):
+    for name in names(final.parent) if exists(final.parent) else ():
         if name.startswith(mine) and name.endswith(".tmp"):
             pid = name.removeprefix(mine).split("-")[0]
             if pid.isdigit() and not alive(int(pid)):

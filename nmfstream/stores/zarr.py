@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from nmfstream.errors import DataError
+from nmfstream.errors import DataError, InputAbsentError
 from nmfstream.stores import transpose
 from nmfstream.stores.arrays import ArraySource
 from nmfstream.stores.base import Reader
@@ -13,10 +14,12 @@ from nmfstream.stores.naming import Candidate, absent, choose
 from nmfstream.stores.protocols import Opening
 from nmfstream.stores.sparse import inferred_shape
 from nmfstream.stores.zarr_array import ZarrArray
-from nmfstream.stores.zarr_files import Files, open_files
+from nmfstream.stores.zarr_files import Files, FolderFiles
 from nmfstream.stores.zarr_library import LibraryArray
 from nmfstream.stores.zarr_metadata import ArrayMetadata, GroupMetadata, node
+from nmfstream.stores.zarr_remote import RemoteFiles
 from nmfstream.stores.zarr_tree import candidates_below, is_anndata, sparse_kind, sparse_shape, variable_names, walk
+from nmfstream.stores.zarr_zip import ZipFiles
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,24 @@ def open_dataset(store: str, inner: str, opening: Opening) -> Reader:
     except BaseException:
         files.close()
         raise
+
+
+def open_files(location: str) -> Files:
+    """The files of a store by its path or URL.
+
+    Raises
+    ------
+    InputAbsentError
+        If there is nothing at that path.
+    """
+    if "://" in location:
+        return RemoteFiles(location)
+    path = Path(location)
+    if path.is_dir():
+        return FolderFiles(path)
+    if path.is_file():
+        return ZipFiles(path)
+    raise InputAbsentError("there is no such store", where=location, hint="check the path")
 
 
 def candidates(store: str, opening: Opening) -> list[Candidate]:

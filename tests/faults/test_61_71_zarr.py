@@ -14,7 +14,7 @@ import zarr
 from nmfstream.errors import DataError, InputAbsentError, NmfstreamError, RemoteError, UsageError
 from nmfstream.stores.protocols import Opening
 from nmfstream.stores.registry import open_reader
-from nmfstream.stores.zarr_files import ATTEMPTS, RemoteFiles
+from nmfstream.stores.zarr_remote import ATTEMPTS, RemoteFiles
 from tests.faults.reading import failure, read
 
 X = np.arange(1, 1201, dtype="f4").reshape(120, 10)
