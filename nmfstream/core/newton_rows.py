@@ -18,7 +18,7 @@ from nmfstream.types import Array
 
 PAIR_BYTES = 16 << 20
 FEW_ROWS = 6
-HALVINGS = 30
+HALVINGS, WHOLE = 30, 4
 DESCENT = 1e-4
 NOISE = 1e-14
 SMALL = 1e-3
@@ -137,15 +137,21 @@ class NewtonRows:
             rows.w[at], last = part.w, done
 
     def _step(self, rows: Rows, v: Array, g: Array) -> Array:
-        """One step of each row in place; whether it moved."""
+        """One step of each row in place; whether it moved.
+
+        A step of a Hessian that is singular may be long beyond measure: after `WHOLE` halvings it ends at the
+        first bound that it meets.
+        """
         d = self._direction(rows, v, g)
         before = self.value(rows, rows.w, v)
         slack = NOISE * (np.abs(before) + rows.x.sum(axis=1))
-        waiting, length = np.arange(len(d)), 1.0
+        waiting, length = np.arange(len(d)), np.ones(len(d))
         w = rows.w.copy()
-        for _ in range(HALVINGS):
+        for halving in range(HALVINGS):
+            if halving == WHOLE:
+                length = np.minimum(length, first_bound(rows.w, d))
             part = rows.take(waiting)
-            new = np.maximum(part.w + length * d[waiting], 0)
+            new = np.maximum(part.w + length[waiting, np.newaxis] * d[waiting], 0)
             after = self.value(part, new, self.reconstruct(new))
             slope = np.vecdot(g[waiting], new - part.w)
             good = (after <= before[waiting] + DESCENT * slope + slack[waiting]) & (slope <= 0)
@@ -179,6 +185,12 @@ class NewtonRows:
         if len(bad):
             d[bad] = _descent(P[bad], rows.w[bad], g[bad])
         return d
+
+
+def first_bound(w: Array, d: Array) -> Array:
+    """The length of d at which the first positive component of each row becomes zero."""
+    falls = (d < 0) & (w > 0)
+    return np.asarray(np.divide(w, -d, out=np.full_like(w, np.inf), where=falls).min(axis=1))
 
 
 def _newton(P: Array, w: Array, g: Array) -> Array:

@@ -45,6 +45,7 @@ class DivergenceRows:
         sums = H64.sum(axis=1)
         self.scale, self.live = power_of_two(sums), sums > 0
         self.H = np.ascontiguousarray(H64 / self.scale[:, np.newaxis])
+        self.Ht = np.ascontiguousarray(self.H.T)
         self.sums = self.H.sum(axis=1) if self.function.linear else np.zeros(len(H))
         self.newton = NewtonRows(np.ascontiguousarray(self.H[:, self.columns]), self.function)
         self.steps = min(max_iter, STEPS[self.function.convex])
@@ -68,9 +69,10 @@ class DivergenceRows:
         t = power_of_two(x.max(axis=1))[:, np.newaxis]
         rows, unit, slope = self._start(x / t, t, sums)
         reference = (np.abs(self._gradient(rows, rows.w)) * slope).max(axis=1)
-        used = self._approach(rows)
+        for _ in range(self.steps):
+            rows.w = self.newton.multiply(rows, rows.w)
         target = BEYOND * self.tol * reference[:, np.newaxis] / slope
-        self.newton.solve(rows, target, self.max_iter - used)
+        self.newton.solve(rows, target, self.max_iter - self.steps)
         W = (rows.w * unit).astype(self.dtype)
         residual, solved = (self._residual(rows, w, unit, slope, reference) for w in (W / unit, rows.w))
         return W, residual, solved
@@ -81,12 +83,6 @@ class DivergenceRows:
         flat = START * (sums / self.total)[:, np.newaxis]
         w = np.where(self.live, flat / unit, 0.0)
         return Rows(x, self.sums + self.penalties.l1_W / slope, self.penalties.l2_W * unit / slope, w), unit, slope
-
-    def _approach(self, rows: Rows) -> int:
-        """Cheap steps first; how many."""
-        for _ in range(self.steps):
-            rows.w = self.newton.multiply(rows, rows.w)
-        return self.steps
 
     def _residual(self, rows: Rows, w: Array, unit: Array, slope: Array, reference: Array) -> Array:
         gradient = self._gradient(rows, w) * slope
