@@ -17,7 +17,6 @@ from nmfstream.checkpoint_reading import load
 from tests.cli.helpers import complaint, run
 from tests.faults.signals import FIT, FOREVER, saved, under_way, wait_for
 
-
 TELLING = """
 import sys
 class Telling:
