@@ -192,7 +192,7 @@ class CellLoss:
         self.cells = KullbackLeiblerCells() if self.of_sums else BetaCells(beta)
         self.sparse = SparseCells(self.cells, self.of_sums, compiled)
         self.compiled = compiled
-        self.steps_at_once = 1 if not self.of_sums else 10 if compiled else 4
+        self.steps_at_once = 10 if compiled and self.of_sums else 4 if compiled or self.of_sums else 1
 
     def fix(self, H: Array) -> Fixed:
         """See `Loss.fix`."""

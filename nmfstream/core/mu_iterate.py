@@ -139,6 +139,23 @@ def compiled_dense_kl(loss: Loss, X: Matrix, W: Array, fixed: Fixed, shared: Any
     return Solved(out, changes, norms)
 
 
+def compiled_dense_beta(
+    loss: Loss, X: Matrix, W: Array, fixed: Fixed, shared: Any, p: Penalties, n_steps: int
+) -> Solved:
+    """Dense X, β of which powers are products and roots; else the plain form."""
+    from nmfstream.core.kernels.mu_dense_beta import HALVES, dense_beta_steps
+    from nmfstream.core.kernels.vectors import lanes
+
+    halves = 2 * (loss.beta - 2)
+    if halves not in HALVES:
+        return plain(loss, X, W, fixed, shared, p, n_steps)
+    out, changes, norms = np.empty_like(W), np.zeros(n_steps), np.zeros(n_steps)
+    l1, l2, gamma = (W.dtype.type(value) for value in (p.l1_W, p.l2_W, loss.gamma))
+    W, width = np.ascontiguousarray(W), lanes(W.dtype)
+    dense_beta_steps(X, fixed.Ht, W, l1, l2, int(halves), gamma, width, n_steps, out, changes, norms)
+    return Solved(out, changes, norms)
+
+
 def several(loss: Loss, X: Matrix, W: Array, fixed: Fixed, shared: Any, p: Penalties, n_steps: int) -> Solved:
     """`n_steps` steps in the best form for this loss and X."""
     solved: Solved = _form(loss, X)(loss, X, W, fixed, shared, p, n_steps)
@@ -148,8 +165,10 @@ def several(loss: Loss, X: Matrix, W: Array, fixed: Fixed, shared: Any, p: Penal
 def _form(loss: Loss, X: Matrix) -> Any:
     if isinstance(loss, Frobenius):
         return compiled_frobenius if loss.compiled else plain
-    if not (isinstance(loss, CellLoss) and loss.of_sums):
+    if not isinstance(loss, CellLoss):
         return plain
+    if not loss.of_sums:
+        return compiled_dense_beta if loss.compiled and not isinstance(X, CSR) else plain
     if isinstance(X, CSR):
         return compiled_sparse_kl if loss.compiled else plain
     return compiled_dense_kl if loss.compiled else tiled_kl

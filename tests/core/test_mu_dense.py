@@ -60,3 +60,19 @@ def test_what_is_not_a_number_stays() -> None:
     X[3, 5] = np.nan
     moved = advance(X, W, H, 1.0, steps=1)
     assert np.isnan(moved[3]).all() and np.isfinite(np.delete(moved, 3, axis=0)).all()
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.5, 2.5, 3.0, 4.0, 0.7])
+@pytest.mark.parametrize("penalties", [FREE, Penalties(0.3, 0.0, 0.2, 0.0)], ids=["free", "penalized"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_other_divergences_move_as_the_plain_form(beta, penalties, dtype) -> None:
+    X, W, H = problem(70, 150, 5, dtype)
+    X += np.finfo(dtype).eps * 100 * (beta <= 0)
+    W[3], H[:, 7] = 0, 1e-9
+    slow, fast = make_loss(beta, W.dtype), make_loss(beta, W.dtype, compiled=True)
+    fixed, tolerance = slow.fix(H), 2e-4 if dtype == "float32" else 1e-11
+    expected = plain(slow, X, W, fixed, None, penalties, 4)
+    found = several(fast, X, W, fast.fix(H), None, penalties, 4)
+    np.testing.assert_allclose(found.W, expected.W, rtol=tolerance)
+    np.testing.assert_allclose(found.changes, expected.changes, rtol=100 * tolerance)
+    np.testing.assert_allclose(found.norms, expected.norms, rtol=tolerance)

@@ -17,18 +17,13 @@ PANEL = 64
 
 
 @inner
-def _ratio(x, i, v, floor, r, to):  # type: ignore[no-untyped-def]
-    store(r, to, 0, divide(load(x, i, 0), at_least(v, floor)))
-
-
-@inner
-def _ratios(x, at, A, first, count, f, zero, floor, r):  # type: ignore[no-untyped-def]
-    """r = x / (A·f) of `count` rows, those of x from `at`, of A from `first`."""
+def _reconstruct(A, first, count, f, zero, v):  # type: ignore[no-untyped-def]
+    """v = A·f of `count` rows of A."""
     eights = count // 8 * 8
     for q in range(0, eights, 8):
         v0, v1, v2, v3 = fill(zero), fill(zero), fill(zero), fill(zero)
         v4, v5, v6, v7 = fill(zero), fill(zero), fill(zero), fill(zero)
-        j, i = first + q, at + q
+        j = first + q
         for c in range(f.shape[0]):
             part = load(f, c, 0)
             v0 = add_product(A[j, c], part, v0)
@@ -39,19 +34,26 @@ def _ratios(x, at, A, first, count, f, zero, floor, r):  # type: ignore[no-untyp
             v5 = add_product(A[j + 5, c], part, v5)
             v6 = add_product(A[j + 6, c], part, v6)
             v7 = add_product(A[j + 7, c], part, v7)
-        _ratio(x, i, v0, floor, r, q)
-        _ratio(x, i + 1, v1, floor, r, q + 1)
-        _ratio(x, i + 2, v2, floor, r, q + 2)
-        _ratio(x, i + 3, v3, floor, r, q + 3)
-        _ratio(x, i + 4, v4, floor, r, q + 4)
-        _ratio(x, i + 5, v5, floor, r, q + 5)
-        _ratio(x, i + 6, v6, floor, r, q + 6)
-        _ratio(x, i + 7, v7, floor, r, q + 7)
+        store(v, q, 0, v0)
+        store(v, q + 1, 0, v1)
+        store(v, q + 2, 0, v2)
+        store(v, q + 3, 0, v3)
+        store(v, q + 4, 0, v4)
+        store(v, q + 5, 0, v5)
+        store(v, q + 6, 0, v6)
+        store(v, q + 7, 0, v7)
     for q in range(eights, count):
         v0 = fill(zero)
         for c in range(f.shape[0]):
             v0 = add_product(A[first + q, c], load(f, c, 0), v0)
-        _ratio(x, at + q, v0, floor, r, q)
+        store(v, q, 0, v0)
+
+
+@inner
+def _ratios(x, at, count, floor, v):  # type: ignore[no-untyped-def]
+    """v becomes x / v, rows of x from `at`."""
+    for q in range(count):
+        store(v, q, 0, divide(load(x, at + q, 0), at_least(load(v, q, 0), floor)))
 
 
 @inner
@@ -140,7 +142,8 @@ def dense_kl_steps(X, Ht, W, below, l2, lanes, n_steps, out, changes, norms):  #
         for step in range(n_steps):
             for j in range(0, m, PANEL):
                 width = min(PANEL, m - j)
-                _ratios(x, j, Ht, j, width, w, zero, tiny, r)
+                _reconstruct(Ht, j, width, w, zero, r)
+                _ratios(x, j, width, tiny, r)
                 _products(r, Ht, j, width, zero, sums)
             _move(w, sums, below, l2, tiny, moved, size)
             for lane in range(lanes):
@@ -202,7 +205,8 @@ def dense_kl_sums(X, W, H, lanes, ratios, sums):  # type: ignore[no-untyped-def]
             _copy_in(X, first, height, j, width, x)
             _copy_in(H, 0, k, j, width, h)
             _copy_in(sums, 0, k, j, width, part)
-            _ratios(x, 0, W, first, height, h, zero, tiny, r)
+            _reconstruct(W, first, height, h, zero, r)
+            _ratios(x, 0, height, tiny, r)
             _products(r, W, first, height, zero, part)
             _copy_out(r, height, j, width, ratios, first)
             _copy_out(part, k, j, width, sums, 0)
