@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nmfstream.core.cells import power
 from nmfstream.types import Array
 
 FLOOR = 1e-30
@@ -82,18 +83,18 @@ class Beta:
 
     def value(self, x: Array, v: Array) -> Array:
         """Sum over a row's cells."""
-        p = v ** (self.beta - 1.0)
+        p = power(v, self.beta - 1.0)
         return np.asarray((p * (v / self.beta - x / (self.beta - 1.0))).sum(axis=1))
 
     def derivatives(self, x: Array, v: Array) -> Derivatives:
         """See `Derivatives`."""
-        p = v ** (self.beta - 2.0)
+        p = power(v, self.beta - 2.0)
         own, data = (self.beta - 1.0) * p, (2.0 - self.beta) * x * p / v
         return Derivatives(p * (v - x), own + data)
 
     def terms(self, x: Array, v: Array) -> tuple[Array, Array | None]:
         """Cells of the multiplicative update."""
-        p = v ** (self.beta - 2.0)
+        p = power(v, self.beta - 2.0)
         return x * p, v * p
 
 

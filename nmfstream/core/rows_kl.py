@@ -22,10 +22,11 @@ class KullbackLeiblerRows(DivergenceRows):
     def solve(self, X: Matrix) -> tuple[Array, Array, Array]:
         """W in `dtype`, its relative KKT residuals, and those before rounding."""
         X = X.rebased() if isinstance(X, CSR) else nonzeros(X)
+        X = X._replace(data=X.data.astype(np.float64, copy=False))
         filled = np.flatnonzero(np.diff(X.indptr))
         sums, largest = np.zeros(X.shape[0]), np.zeros(X.shape[0])
         if len(filled):
-            sums[filled] = np.add.reduceat(X.data, X.indptr[filled], dtype=np.float64)
+            sums[filled] = np.add.reduceat(X.data, X.indptr[filled])
             largest[filled] = np.maximum.reduceat(X.data, X.indptr[filled])
         return self._solve_rows(X, sums, power_of_two(largest)[:, np.newaxis])
 

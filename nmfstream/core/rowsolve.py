@@ -1,8 +1,9 @@
 """W of rows with H fixed, each from a start that depends on that row and H alone, to its own KKT residual.
 
-The residual of a row is max_j |min(w_j, ∂_j)| / max_j |∂_j(ref)|, ref = 0 for β ≥ 2, the row's start for β < 2; ∂
-is the gradient of its objective, penalties on W included. A row is the optimum for 1 ≤ β ≤ 2, else a stationary
-point.
+The residual of a row is max_j |min(w_j, ∂_j)| / max_j |∂_j(ref)|; ∂ is the gradient of its objective, penalties on W
+included. ref = 0 for β = 2, and for other β the row's start: half of Σx / ΣH in every component (for β > 2 the
+gradient at 0 vanishes whatever the row, and would measure nothing). A row is the optimum for 1 ≤ β ≤ 2, else a
+stationary point.
 
 ``solver = row_solver(H, objective, dtype)``; ``solution = solver(X)`` with ``solution.W``, ``.residual``,
 ``.converged``.
