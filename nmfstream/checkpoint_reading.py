@@ -165,7 +165,7 @@ def read_components(path: str | Path) -> tuple[Array, dict[str, Any]]:
     saved = load_newest(Path(path))
     state = saved.state
     H = state.solver.H
-    if not isinstance(H, np.ndarray) or H.ndim != 2:
+    if not isinstance(H, np.ndarray) or H.ndim != 2 or not (H >= 0).all():  # drawn, but not yet made a start of
         hint = "let the run go on until its first pass has begun"
         raise DataError("the checkpoint has no components yet", where=str(path), hint=hint)
     return H, {
