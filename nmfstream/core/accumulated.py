@@ -21,6 +21,7 @@ from nmfstream.core.mu_model import MuModel, is_compiled
 from nmfstream.core.parameters import Parameters
 from nmfstream.core.products import total
 from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
+from nmfstream.core.revival import RevivingPass
 from nmfstream.core.sample import Candidate, Fitter, random_H, sample_blocks
 from nmfstream.core.spectral import nndsvd_H
 from nmfstream.core.state import RunState
@@ -200,15 +201,19 @@ class FirstPass(AccumulatedPass):
         self.record(own.H, own.total / max(1, own.rows))
 
 
-class FullPass(AccumulatedPass):
+class FullPass(AccumulatedPass, RevivingPass[AccumulatedState]):
     """Pass 2 and on: sums over all rows at fixed H, then one guarded step."""
+
+    lift = 0.01
 
     def step(self, batch: Batch, executor: Executor) -> None:
         """Add a batch's terms."""
         own = self.own
         assert own.H is not None
         rows, terms, held_rows, held_cost = self.learnt_from(batch, own.H, executor)
+        worst = self.look(self.parts(batch)[0], own.H, executor)
         own.H_before = own.H
+        self.keep(worst)
         if terms is not None:
             own.A = terms.A if own.A is None else own.A + terms.A
             own.B = terms.B if own.B is None else own.B + terms.B
@@ -223,7 +228,7 @@ class FullPass(AccumulatedPass):
         taken = own.H_safe is None or loss <= own.loss_safe
         if taken:
             own.H_safe, own.loss_safe = H, loss
-            H = ratio(A, B, H, self.solver.model.loss.gamma)
+            H = self.revived(ratio(A, B, H, self.solver.model.loss.gamma), A.sum(axis=1))[0]
         else:
             assert own.H_safe is not None
             H = np.sqrt(own.H_safe * H)

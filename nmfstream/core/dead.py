@@ -10,6 +10,8 @@ from nmfstream.types import CSR, Array, Matrix
 
 TINY = 1e-12
 MOST_A_BLOCK = 4
+ROUNDING = {"float32": 1e-6, "float64": 1e-14}
+"""Residuals below this share of their row's largest entry say nothing."""
 
 
 class Worst(NamedTuple):
@@ -39,7 +41,9 @@ def worst_rows(X: Matrix, W: Array, H: Array, count: int = MOST_A_BLOCK) -> Wors
     loss = _row_losses(X, W, H)
     order = np.argsort(-loss, kind="stable")[: min(count, MOST_A_BLOCK)]
     rows = np.stack([_row(X, int(i)) for i in order]) if len(order) else np.zeros((0, X.shape[1]), X.dtype)
-    return Worst(loss[order], np.maximum(rows - W[order] @ H, 0))
+    residual = rows - W[order] @ H
+    rounding = ROUNDING[residual.dtype.name] * np.abs(rows).max(axis=1, keepdims=True, initial=0)
+    return Worst(loss[order], np.where(residual > rounding, residual, 0))
 
 
 def merge(first: Worst | None, second: Worst, count: int) -> Worst:
@@ -51,21 +55,26 @@ def merge(first: Worst | None, second: Worst, count: int) -> Worst:
     return Worst(loss[order], np.concatenate([first.residual, second.residual])[order])
 
 
-def revive(H: Array, dead: Array, worst: Worst, *, total: bool = False) -> tuple[Array, Array]:
+def revive(H: Array, dead: Array, worst: Worst, *, lift: float = 0.0) -> tuple[Array, Array]:
     """H with dead rows replaced by residuals of the worst rows, and the numbers of those replaced.
 
-    A residual that is mere rounding (below 1e-6 in float32, 1e-14 in float64, of the largest entry) revives nothing.
+    They get the mean norm of the others. A residual that is mere rounding revives nothing.
 
     Parameters
     ----------
-    total : bool
-        Rows are scaled to sum 1 rather than to norm 1.
+    lift : float
+        Share of a new row's mean that is added to all of it.
     """
     H, done = H.copy(), []
-    for a, row in zip(dead, worst.residual, strict=False):
-        size = float(row.sum(dtype=np.float64)) if total else float(np.sqrt((row.astype(np.float64) ** 2).sum()))
+    norms = np.sqrt(np.einsum("ij,ij->i", H, H, dtype=np.float64))
+    alive = np.delete(norms, dead)
+    scale = float(alive.mean()) if len(alive) and np.isfinite(alive.mean()) else 1.0
+    for a, residual in zip(dead, worst.residual, strict=False):
+        row = residual.astype(np.float64)
+        row += lift * row.mean()
+        size = float(np.sqrt((row**2).sum()))
         if size > 0 and np.isfinite(size):
-            H[a] = row / size
+            H[a] = scale / size * row
             done.append(int(a))
     return H, np.array(done, dtype=np.int64)
 

@@ -59,6 +59,11 @@ class FewPassState(SolverState):
     """Whether each pass's step was taken."""
     revived: int = 0
     """Dead components put back to life."""
+    unused: bool = False
+    """The last pass found a dead component."""
+    worst_loss: Array = field(default_factory=lambda: np.zeros(0))
+    worst_rows: Array | None = None
+    """Rows of the running pass that are explained worst, where something is dead (see `core.dead.Worst`)."""
     H_before: Array | None = None
     """H at the start of the running pass."""
     seen: int = 0

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from nmfstream.core.fewpass import FewPassState, PassStage
+from nmfstream.core.fewpass import FewPassState
+from nmfstream.core.revival import RevivingPass
 from nmfstream.types import Array
 
 SLACK = 1e-7
@@ -35,16 +36,20 @@ Steps = Callable[[], tuple[Array, Array]]
 Unit = Callable[[Array], tuple[Array, Array]]
 
 
-class GuardedPass(PassStage[S]):
+class GuardedPass(RevivingPass[S]):
     """The end of a pass at fixed Hy."""
 
-    def close(self, penalty: float, steps: Steps, unit: Unit) -> None:
+    lift = 0.01
+
+    def close(self, penalty: float, usage: Array, steps: Steps, unit: Unit) -> None:
         """Judge Hy by the pass's loss, and choose the next.
 
         Parameters
         ----------
         penalty : float
             On H, for all rows.
+        usage : ndarray of shape (n_components,)
+            Sums of W's columns.
         steps : callable
             Gives the safe step and the bold one.
         unit : callable
@@ -54,6 +59,7 @@ class GuardedPass(PassStage[S]):
         taken = own.must_take or loss <= own.best + SLACK * abs(own.best)
         if taken:
             self._take(*steps(), unit)
+            self._revive(usage, unit)
             own.best = loss
         else:
             own.beta, own.Hy = 0.5 * own.beta, own.safe
@@ -62,6 +68,18 @@ class GuardedPass(PassStage[S]):
         own.candidates = [own.safe, own.Hy] if taken else []
         self.run.n_steps += 1
         self.record(own.safe, own.best / max(1, own.rows), accepted=taken)
+
+    def _revive(self, usage: Array, unit: Unit) -> None:
+        """Both steps get what is put back to life: with it the safe one stays safe."""
+        own, free = self.own, not self.solver.penalized
+        assert own.safe is not None and own.Hy is not None
+        H, done = self.revived(own.safe, usage)
+        if len(done):
+            own.safe, own.Hy = H, own.Hy.copy()
+            own.Hy[done] = H[done]
+            own.H_bold, own.beta = None, 0.5
+            if free:
+                own.safe, own.Hy = unit(own.safe)[0], unit(own.Hy)[0]
 
     def _take(self, safe: Array, bold: Array, unit: Unit) -> None:
         own, free = self.own, not self.solver.penalized

@@ -6,13 +6,12 @@ Mairal et al. 2010 (online sums), Cichocki & Phan 2009 (HALS), Ang & Gillis 2019
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from nmfstream.core import frobenius as fro
-from nmfstream.core.dead import MOST_A_BLOCK, Worst, dead_components, merge, revive, worst_rows
 from nmfstream.core.extrapolation import Track
 from nmfstream.core.fewpass import SHORT, FewPass, FewPassState, PassStage, in_order
 from nmfstream.core.hals_sample import HalsFitter
@@ -20,6 +19,7 @@ from nmfstream.core.parameters import Objective, Parameters, Penalties
 from nmfstream.core.products import sum_of_squares
 from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
 from nmfstream.core.reduction import add_WtX, by_stripes
+from nmfstream.core.revival import RevivingPass
 from nmfstream.core.sample import Fitter, random_H, sample_blocks
 from nmfstream.core.state import RunState
 from nmfstream.errors import UsageError
@@ -48,8 +48,6 @@ class HalsState(FewPassState):
     e_old: float = math.inf
     precise: bool = False
     """The loss is so small that it and the sums come from residuals."""
-    worst_loss: Array = field(default_factory=lambda: np.zeros(0))
-    worst_rows: Array | None = None
 
 
 class Hals(FewPass[HalsState]):
@@ -234,7 +232,7 @@ class FirstPass(HalsPass):
         self.record(own.H, loss)
 
 
-class FullPass(HalsPass):
+class FullPass(HalsPass, RevivingPass[HalsState]):
     """Pass 2 and on: sums over all rows at fixed Hy, then one guarded, extrapolated HALS step."""
 
     def step(self, batch: Batch, executor: Executor) -> None:
@@ -246,7 +244,7 @@ class FullPass(HalsPass):
         blocks, held = self.parts(batch)
         rows = sum(b.X.shape[0] for b in blocks)
         s = block_map(blocks, Hy, p, fro.SHARP, executor, precise=own.precise)
-        worst = self._worst(blocks, Hy, executor)
+        worst = self.look(blocks, Hy, executor)
         held_rows, held_total = self.score(held, Hy)
         if own.A is None or own.B is None:
             own.A, own.B, own.w1 = s.A, s.B, s.w1
@@ -258,23 +256,7 @@ class FullPass(HalsPass):
         own.total += s.half_square
         own.held_rows += held_rows
         own.held_total += held_total
-        if worst is not None:
-            own.worst_loss, own.worst_rows = worst
-
-    def _worst(self, blocks: list[Block], Hy: Array, executor: Executor) -> Worst | None:
-        own, p = self.own, self.penalties(0.0)
-        dead = dead_components(Hy, np.ones(len(Hy)))
-        if not len(dead) or p.l1_W:
-            return None
-        G = fro.gram(Hy, p.l2_W)
-        found = None if own.worst_rows is None else Worst(own.worst_loss, own.worst_rows)
-
-        def worst(b: Block) -> Worst:
-            return worst_rows(b.X, fro.row_sums(b.X, Hy, G, p, fro.COLD)[0], Hy, MOST_A_BLOCK)
-
-        for w in in_order(executor, worst, blocks):
-            found = merge(found, w, len(dead))
-        return found
+        self.keep(worst)
 
     def finish(self, executor: Executor) -> None:
         """The step of H, taken or not, and the stopping rule."""
@@ -290,19 +272,10 @@ class FullPass(HalsPass):
         e = max(0.0, fro.moved_objective(at_Hy, A, B, Hy, H, p))
         track = Track(H_now, Hy, own.beta, own.cap, own.e_old)
         taken = track.advance(H, e)
-        track = self._revived(track, A)
+        revived, done = self.revived(track.H, A.diagonal())
+        track = Track.at(revived) if len(done) else track
         own.Hy, own.beta, own.cap, own.e_old = track.Hy, track.beta, track.cap, track.e_old
         own.precise = e < fro.PRECISE_BELOW[H.dtype.name] * own.square
-        own.A = own.B = own.worst_rows = None
-        own.worst_loss = np.zeros(0)
+        own.A = own.B = None
         self.run.n_steps += 1
         self.record(track.H, (e if taken else min(e, own.e_old)) / max(1, own.rows), accepted=taken)
-
-    def _revived(self, track: Track, A: Array) -> Track:
-        own = self.own
-        if own.worst_rows is None:
-            return track
-        dead = dead_components(track.H, A.diagonal())
-        H, done = revive(track.H, dead, Worst(own.worst_loss, own.worst_rows))
-        own.revived += len(done)
-        return Track.at(H) if len(done) else track

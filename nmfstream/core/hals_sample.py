@@ -20,8 +20,8 @@ from nmfstream.core.spectral import nndsvd_H
 from nmfstream.types import Array, Matrix
 
 FIRST = fro.Effort(10, 1e-3)
-MORE, ROUND, FALLING = 8, 20, 0.8
-"""Exact data: at most so many times the iterations, in rounds that are to lower the loss by a fifth."""
+MORE, ROUND, FALLING = 16, 20, 0.9
+"""Exact data: at most so many times the iterations, in rounds that are to lower the loss by a tenth."""
 
 
 @dataclass
@@ -88,7 +88,8 @@ class HalsFitter:
         if self.objective.l1_ratio > 0 and (self.objective.alpha_W > 0 or self.objective.alpha_H > 0):
             return
         for run in runs:
-            dead = dead_components(run.track.H, np.ones(len(run.track.H)))
+            usage = np.sum([(W.astype(np.float64) ** 2).sum(axis=0) for W in run.W if W is not None], axis=0)
+            dead = dead_components(run.track.H, np.broadcast_to(usage, len(run.track.H)))
             if len(dead):
                 _revive_run(blocks, run, dead, executor)
 

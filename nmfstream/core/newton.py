@@ -202,6 +202,7 @@ class FullPass(NewtonPass, GuardedPass[NewtonState]):
         X, held = self.learnt_rows(batch)
         held_rows, held_total = self.score(held, own.Hy)
         sums = batch_sums(X, own.Hy, self.penalties(0.0), batch.block_rows, executor)
+        worst = self.look(self.parts(batch)[0], own.Hy, executor)
         own.H_before = own.Hy
         if own.R is None or own.Q is None or own.s is None:
             own.R, own.Q, own.s = (np.asarray(a, np.float64) for a in sums[:3])
@@ -209,6 +210,7 @@ class FullPass(NewtonPass, GuardedPass[NewtonState]):
             own.R += sums.Rt
             own.Q += sums.Qt
             own.s += sums.s
+        self.keep(worst)
         own.rows += X.shape[0]
         own.total += sums.objective
         own.held_rows += held_rows
@@ -222,5 +224,5 @@ class FullPass(NewtonPass, GuardedPass[NewtonState]):
         R, Q, s = own.R.T, own.Q.T, own.s
         own.R = own.Q = own.s = None
         self.close(
-            kl.H_penalty(own.Hy, p), lambda: (kl.em_step(H, R, s, p), kl.newton_step(H, R, Q, s, p)), kl.unit_sums
+            kl.H_penalty(own.Hy, p), s, lambda: (kl.em_step(H, R, s, p), kl.newton_step(H, R, Q, s, p)), kl.unit_sums
         )

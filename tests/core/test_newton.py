@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from fewpass_tools import as_csr, divergence, fit, low_rank
 
+from nmfstream.core.holdout import held_out
 from nmfstream.core.newton import Newton
-from nmfstream.core.parameters import Objective
+from nmfstream.core.parameters import Objective, Parameters, Schedule, Start
+from nmfstream.core.protocols import Problem
+from nmfstream.errors import UsageError
 
 
 def counts(n: int = 1500, m: int = 50, k: int = 4, dtype: Any = np.float32) -> np.ndarray[Any, Any]:
@@ -107,3 +110,28 @@ def test_penalties_reach_the_full_batch_objective(l1_ratio: float) -> None:
     theirs += p.l1_W * W.sum() + p.l1_H * H.sum() + 0.5 * (p.l2_W * (W**2).sum() + p.l2_H * (H**2).sum())
     state = fit(Newton, X, 4, beta=1.0, passes=8, n_init=2, **options)
     assert state.loss * n <= 1.01 * theirs
+
+
+@pytest.mark.parametrize("convert", [np.asarray, as_csr], ids=["dense", "sparse"])
+def test_a_dead_component_is_revived_and_counted(convert: Callable[..., Any]) -> None:
+    X, H = counts(), low_rank(4, 50, 4)
+    H[2] = 0
+    alive, dead = (fit(Newton, convert(X), 4, beta=1.0, passes=p, init="custom", H=H) for p in (8, 1))
+    assert alive.solver.revived == 1
+    assert alive.solver.H.any(axis=1).all()
+    assert divergence(X, alive.solver.H) < 0.9 * divergence(X, dead.solver.H)
+
+
+def test_rows_set_aside_are_scored_and_never_learnt_from() -> None:
+    X = counts()
+    other = X.copy()
+    other[held_out(np.arange(len(X)), 0.1)] = 1
+    first, second = (fit(Newton, A, 4, beta=1.0, passes=2, holdout=0.1, n_init=1) for A in (X, other))
+    assert np.array_equal(first.solver.H, second.solver.H)
+    assert first.solver.held_losses[-1] == pytest.approx(first.loss, rel=0.1)
+    assert second.solver.held_losses[-1] != first.solver.held_losses[-1]
+
+
+def test_other_losses_are_refused() -> None:
+    with pytest.raises(UsageError):
+        Newton(Problem(10, 5, np.dtype("f4")), Parameters(Objective(2, 2.0), Schedule(), Start()))
