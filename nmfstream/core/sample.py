@@ -115,14 +115,14 @@ def levels(
     if spectral_only and many and n_init is None and init is None:
         return [Level(size, 10, 0, True)]
     plan: list[Level] = []
-    rows, per = min(size, first_level(n_components)), 5
+    rows = min(size, first_level(n_components))
     while True:
-        last = rows >= size
-        spectral = not plan and init not in (None, "random")
-        plan.append(Level(rows, math.ceil((5 if last else per) * q), starts - spectral, spectral))
-        if last:
+        whole, spectral = rows >= size, not plan and init not in (None, "random")
+        repeats = (5 if starts == 1 else 2) if whole else (3 if plan else 5)
+        plan.append(Level(rows, math.ceil(repeats * q), starts - spectral, spectral))
+        if whole and starts == 1:
             break
-        starts, rows, per = max(1, starts // 2), min(2 * rows, size), 3
+        starts, rows = max(1, starts // 2), min(2 * rows, size)
     if not many and init is None and (n_init is None or n_init > 1):
         plan.append(Level(size, math.ceil(5 * q), 0, True))
     return plan
