@@ -110,7 +110,8 @@ def test_links_are_removed_not_followed(tmp_path: Path) -> None:
 
 def test_fault_31_only_the_dead_are_swept(tmp_path: Path) -> None:
     durable.temporary(tmp_path / "a").close()
-    program = "import sys, pathlib; from nmfstream.storage import durable; durable.temporary(pathlib.Path(sys.argv[1])).close()"
+    imports = "import sys, pathlib; from nmfstream.storage import durable"
+    program = f"{imports}; durable.temporary(pathlib.Path(sys.argv[1])).close()"
     subprocess.run([sys.executable, "-c", program, tmp_path / "a"], check=True)
     (tmp_path / ".a.ffffffff-1-0.tmp").write_text("of another host")
     assert len(os.listdir(tmp_path)) == 3
