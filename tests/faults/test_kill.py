@@ -29,7 +29,7 @@ CASES = {
              "--sample-rows", "1500", "--checkpoint-every", "8steps", *SMALL],
     "sparse KL": ["fit", "S.npz", "-o", "OUT.h5", "-k", "5", "--beta-loss", "1", "--max-iter", "6", "--w", "OUT.w.h5/W",
                   "--sample-rows", "1500", "--checkpoint-every", "8steps", *SMALL],
-    "transform": ["transform", "X.npy", "-m", "model.h5", "-o", "OUT.npy", "--tol", "1e-6", "--memory", "200M",
+    "transform": ["transform", "X.npy", "-m", "model.h5", "-o", "OUT.npy", "--tol", "1e-6",
                   "--checkpoint-every", "1steps", "--threads", "2"],
 }  # fmt: skip
 
