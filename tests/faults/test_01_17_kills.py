@@ -137,7 +137,7 @@ def test_16_resumed_with_less_memory(x_npy: Path) -> None:
     with under_way(folder, [*args, "--memory", "1GiB"]) as process:
         process.kill()
         process.communicate()
-    assert run(*args, "--resume", "--memory", "250MiB", "--threads", "1", cwd=folder).returncode == 0
+    assert run(*args, "--resume", "--memory", "400MiB", "--threads", "1", cwd=folder).returncode == 0
     killed = components(folder / "m.h5").tobytes()
     assert run(*args, "--overwrite", cwd=folder).returncode == 0
     assert components(folder / "m.h5").tobytes() == killed

@@ -70,7 +70,7 @@ def components(path: Path) -> bytes:
 
 
 def options(n_passes: int) -> list[str]:
-    return [*FIT[4:], "--max-iter", str(n_passes), "--checkpoint-every", "30steps", "--memory", "500MiB"]
+    return [*FIT[4:], "--max-iter", str(n_passes), "--checkpoint-every", "30steps", "--memory", "1GiB"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
