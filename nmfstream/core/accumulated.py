@@ -16,12 +16,14 @@ from typing import Any, ClassVar, NamedTuple, cast
 import numpy as np
 
 from nmfstream.core import penalties as penalty
-from nmfstream.core.fewpass import FewPass, FewPassState, PassStage
+from nmfstream.core.closing import ClosingStage
+from nmfstream.core.fewpass import FewPass, PassStage
+from nmfstream.core.guarded import GuardedPass, GuardedState
 from nmfstream.core.mu_model import MuModel, is_compiled
 from nmfstream.core.parameters import Parameters
 from nmfstream.core.products import total
 from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
-from nmfstream.core.revival import RevivingPass
+from nmfstream.core.rowsolve import row_solver
 from nmfstream.core.sample import Candidate, Fitter, random_H, sample_blocks
 from nmfstream.core.spectral import nndsvd_H
 from nmfstream.core.state import RunState
@@ -34,7 +36,10 @@ FLOOR = 1e-3
 """Of the mean of H: a component whose sample lacks a column may still learn it."""
 
 COLD = (40, 1e-4)
-"""Most steps on W from a flat start, and the relative change that ends them."""
+"""Most steps on W of the sample from a flat start, and the relative change that ends them."""
+
+ROW_TOL, ROW_STEPS = 1e-2, 100
+"""Relative KKT residual of a row in a pass, and the most steps towards it."""
 
 WARM_STEPS = 3
 STEPS_AN_ITERATION = 1
@@ -50,8 +55,8 @@ class Terms(NamedTuple):
 
 
 @dataclass
-class AccumulatedState(FewPassState):
-    """What `Accumulated` keeps between two steps (see `FewPassState`)."""
+class AccumulatedState(GuardedState):
+    """What `Accumulated` keeps between two steps (see `GuardedState`)."""
 
     kind: ClassVar[str] = "accumulated"
     A: Array | None = None
@@ -59,9 +64,6 @@ class AccumulatedState(FewPassState):
     A_prior: Array | None = None
     B_prior: Array | None = None
     weight: float = 0.0
-    H_safe: Array | None = None
-    """The best H whose loss over a whole pass is known."""
-    loss_safe: float = math.inf
 
 
 class Accumulated(FewPass[AccumulatedState]):
@@ -87,6 +89,11 @@ class Accumulated(FewPass[AccumulatedState]):
         """A pass at fixed H."""
         return cast(Stage, FullPass(self, state))
 
+    def closing(self, state: RunState) -> Stage | None:
+        """The choice between the last bold step and the safe one."""
+        own = cast(AccumulatedState, state.solver)
+        return cast(Stage, ClosingStage(self, state)) if own.candidates and self.size else None
+
     def adopt(
         self, own: AccumulatedState, H: Array, X: Matrix, loss: float, block_rows: int, executor: Executor
     ) -> dict[str, Any]:
@@ -111,10 +118,11 @@ class Accumulated(FewPass[AccumulatedState]):
 
 
 def terms_of(model: MuModel, blocks: list[Block], H: Array, executor: Executor, W: Array | None = None) -> Terms:
-    """Sums of some rows at H, their W solved from a flat start or given."""
+    """Sums of some rows at H, each solved by itself, or at their W."""
     fixed = model.loss.fix(H)
     if W is None:
-        W = model.settled(model.solve(blocks, fixed, COLD[1], COLD[0], executor))
+        solver = row_solver(H, model.objective, H.dtype, ROW_TOL, ROW_STEPS)
+        W = model.settled(np.concatenate(executor.map(lambda b: solver(b.X).W, blocks)))
     sums = model.sums(blocks, W, H, executor)
     n_rows = blocks[-1].stop
     l1_H, l2_H = model.penalties(n_rows)[1::2]
@@ -134,6 +142,13 @@ def ratio(A: Array, B: Array, H: Array, gamma: float) -> Array:
     with np.errstate(all="ignore"):
         new = powered(A / B, gamma).astype(H.dtype)
     return np.ascontiguousarray(np.where(np.isfinite(new), new, H))
+
+
+def bold(H: Array, safe: Array) -> Array:
+    """The multiplicative step from H to `safe` taken twice, within a factor of ten."""
+    with np.errstate(all="ignore"):
+        twice = safe * np.clip(safe / H, 0.1, 10)
+    return np.ascontiguousarray(np.where(np.isfinite(twice), twice, safe))
 
 
 class AccumulatedPass(PassStage[AccumulatedState]):
@@ -198,21 +213,20 @@ class FirstPass(AccumulatedPass):
         own = self.own
         assert own.H is not None
         own.A = own.B = own.A_prior = own.B_prior = None
+        own.Hy = own.H
         self.record(own.H, own.total / max(1, own.rows))
 
 
-class FullPass(AccumulatedPass, RevivingPass[AccumulatedState]):
+class FullPass(AccumulatedPass, GuardedPass[AccumulatedState]):
     """Pass 2 and on: sums over all rows at fixed H, then one guarded step."""
-
-    lift = 0.01
 
     def step(self, batch: Batch, executor: Executor) -> None:
         """Add a batch's terms."""
         own = self.own
-        assert own.H is not None
-        rows, terms, held_rows, held_cost = self.learnt_from(batch, own.H, executor)
-        worst = self.look(self.parts(batch)[0], own.H, executor)
-        own.H_before = own.H
+        assert own.Hy is not None
+        rows, terms, held_rows, held_cost = self.learnt_from(batch, own.Hy, executor)
+        worst = self.look(self.parts(batch)[0], own.Hy, executor)
+        own.H_before = own.Hy
         self.keep(worst)
         if terms is not None:
             own.A = terms.A if own.A is None else own.A + terms.A
@@ -220,21 +234,18 @@ class FullPass(AccumulatedPass, RevivingPass[AccumulatedState]):
         self.count(rows, terms.cost if terms is not None else 0.0, held_rows, held_cost)
 
     def finish(self, executor: Executor) -> None:
-        """The step of H, or back to the best H half-way where the last step raised the loss."""
-        own = self.own
-        H, A, B = own.H, own.A, own.B
-        assert H is not None and A is not None and B is not None
-        loss = own.total / max(1, own.rows)
-        taken = own.H_safe is None or loss <= own.loss_safe
-        if taken:
-            own.H_safe, own.loss_safe = H, loss
-            H = self.revived(ratio(A, B, H, self.solver.model.loss.gamma), A.sum(axis=1))[0]
-        else:
-            assert own.H_safe is not None
-            H = np.sqrt(own.H_safe * H)
+        """The step of H, taken or not."""
+        own, gamma = self.own, self.solver.model.loss.gamma
+        Hy, A, B = own.Hy, own.A, own.B
+        assert Hy is not None and A is not None and B is not None
         own.A = own.B = None
-        self.run.n_steps += 1
-        self.record(H, min(loss, own.loss_safe), accepted=taken)
+        safe = ratio(A, B, Hy, gamma)
+        self.close(0.0, A.sum(axis=1), lambda: (safe, bold(Hy, safe)), as_it_is)
+
+
+def as_it_is(H: Array) -> tuple[Array, Array]:
+    """H, whose rows need no common scale here."""
+    return H, np.ones(len(H))
 
 
 @dataclass(frozen=True)
@@ -266,7 +277,7 @@ class MuFitter:
 
     def _fit(self, blocks: list[Block], H: Array, steps: int, executor: Executor) -> Candidate:
         model = self.model
-        W, best = None, Candidate(H, math.inf)
+        W, best, safe, loss = None, Candidate(H, math.inf), H, math.inf
         for _ in range(steps):
             fixed = model.loss.fix(H)
             if W is None:
@@ -275,8 +286,12 @@ class MuFitter:
                 for _ in range(WARM_STEPS):
                     W = model.one_step(blocks, fixed, W, executor)
             terms = terms_of(model, blocks, H, executor, model.settled(W))
-            loss = terms.cost / blocks[-1].stop
+            before, loss = loss, terms.cost / blocks[-1].stop
             if loss < best.loss:
                 best = Candidate(H, loss)
-            H = ratio(terms.A, terms.B, H, model.loss.gamma)
+            if loss > before:
+                H, loss = safe, math.inf
+            else:
+                safe = ratio(terms.A, terms.B, H, model.loss.gamma)
+                H = bold(H, safe)
         return best

@@ -14,6 +14,8 @@ from nmfstream.core.revival import RevivingPass
 from nmfstream.types import Array
 
 SLACK = 1e-7
+NOISE = 1e-3
+"""What a safe step may seem to raise the loss, since rows are solved to a tolerance."""
 
 
 @dataclass
@@ -28,6 +30,8 @@ class GuardedState(FewPassState):
     """The last bold step, not extrapolated."""
     beta: float = 0.5
     best: float = math.inf
+    H_best: Array | None = None
+    """The H that had this loss."""
     must_take: bool = False
 
 
@@ -56,18 +60,29 @@ class GuardedPass(RevivingPass[S]):
             Scales rows of H, where there is no penalty.
         """
         own, loss = self.own, self.own.total + penalty
-        taken = own.must_take or loss <= own.best + SLACK * abs(own.best)
+        taken = loss <= own.best + (NOISE if own.must_take else SLACK) * abs(own.best)
         if taken:
+            own.H_best = own.Hy
             self._take(*steps(), unit)
             self._revive(usage, unit)
-            own.best = loss
+            own.best, own.must_take = loss, False
         else:
-            own.beta, own.Hy = 0.5 * own.beta, own.safe
-        own.must_take = not taken
-        assert own.safe is not None and own.Hy is not None
-        own.candidates = [own.safe, own.Hy] if taken else []
+            self._go_back()
+        assert own.safe is not None and own.Hy is not None and own.H_best is not None
+        own.candidates = [own.safe, own.Hy, own.H_best] if taken else [own.safe, own.H_best]
         self.run.n_steps += 1
         self.record(own.safe, own.best / max(1, own.rows), accepted=taken)
+
+    def _go_back(self) -> None:
+        """To the safe step; where that one raised the loss, half-way: rows have several minima for β outside [1, 2]."""
+        own = self.own
+        assert own.safe is not None and own.H_best is not None
+        own.beta *= 0.5
+        if own.must_take:
+            own.Hy, own.safe = (0.5 * (own.H_best + own.safe)).astype(own.safe.dtype), own.H_best
+        else:
+            own.Hy = own.safe
+        own.must_take = not own.must_take
 
     def _revive(self, usage: Array, unit: Unit) -> None:
         """Both steps get what is put back to life: with it the safe one stays safe."""
