@@ -1,4 +1,4 @@
-"""What a run will take, from shapes alone: blocks, buffers, bytes to read, memory. Pure functions.
+"""What a run will take, from shapes alone: buffers and memory. Pure functions.
 
 The plan of the arithmetic (blocks, batches, sample) follows from shape and parameters; the budget decides only
 how much of the store is read ahead. So every sufficient budget gives the same bits.
@@ -7,7 +7,7 @@ how much of the store is read ahead. So every sufficient budget gives the same b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from nmfstream.errors import UsageError
@@ -16,8 +16,6 @@ MiB = 1 << 20
 PORTION_BYTES = 32 * MiB
 """Bytes of X that one buffer holds where the budget allows: enough to hide a batch's end behind reading."""
 N_BUFFERS = 3
-SLACK = 8 * MiB
-"""What the allocator keeps beyond what is asked of it."""
 
 
 class Layout(NamedTuple):
@@ -28,22 +26,38 @@ class Layout(NamedTuple):
     n_rows : int
     row_bytes : float
         Bytes a row in memory, in the model's type (mean of a sparse store).
-    unit_rows : int
-        Rows of the largest batch.
-    unit_bytes : int
-        Bytes of the largest batch.
-    stripe_bytes : int
-        Bytes of the rows that are decoded together.
+    units : tuple of int
+        Rows of a batch, for each kind of pass over the data.
+    stripe_rows : int
+        Rows that are decoded together.
     task_bytes : int
         Temporary bytes of one reading task.
     """
 
     n_rows: int
     row_bytes: float
-    unit_rows: int
-    unit_bytes: int
-    stripe_bytes: int
+    units: tuple[int, ...]
+    stripe_rows: int
     task_bytes: int
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Bytes by purpose that no choice changes.
+
+    Attributes
+    ----------
+    always : mapping of str to int
+        Interpreter and libraries, H and statistics.
+    reading : mapping of str to int
+        While passes are read, besides the buffers: W of a batch, what is computed from it.
+    sample : mapping of str to int
+        While a sample is fitted; it is gone before the first pass.
+    """
+
+    always: Mapping[str, int]
+    reading: Mapping[str, int] = field(default_factory=dict)
+    sample: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,7 @@ class MemoryPlan:
     Attributes
     ----------
     parts : mapping of str to int
-        Bytes by purpose; their sum is the predicted peak.
+        Bytes by purpose at the peak; their sum is its prediction.
     portion_bytes : int
         Of X, decoded into one buffer.
     n_buffers : int
@@ -69,63 +83,73 @@ class MemoryPlan:
         return sum(self.parts.values())
 
 
-def plan_memory(
-    layout: Layout, fixed: Mapping[str, int], threads: int, memory: int, *, resident_rows_bytes: int = 0
-) -> MemoryPlan:
-    """Fit the buffers into what the fixed parts leave of the budget.
+def plan_memory(layout: Layout, demand: Demand, threads: int, memory: int) -> MemoryPlan:
+    """Fit the buffers into what the rest leaves of the budget.
 
     Parameters
     ----------
     layout : Layout
-    fixed : mapping of str to int
-        Bytes that no choice changes: interpreter and libraries, H and statistics, W of a batch, sample.
+    demand : Demand
     threads : int
     memory : int
         The budget in bytes.
-    resident_rows_bytes : int
-        Bytes of a sample that is kept while passes read.
 
     Raises
     ------
     UsageError
         If the smallest buffers do not fit; names the smallest budget that works.
     """
-    parts = {**fixed, "decoding": threads * layout.task_bytes, "slack": SLACK}
-    if resident_rows_bytes:
-        parts["sample"] = resident_rows_bytes
-    room = memory - sum(parts.values())
-    for portion, buffers in _choices(layout):
-        held = buffers * buffer_bytes(layout, portion)
-        if held <= room:
-            return MemoryPlan({**parts, "buffers": held}, portion, buffers)
-    portion, buffers = _choices(layout)[-1]
-    smallest = sum(parts.values()) + buffers * buffer_bytes(layout, portion)
-    raise UsageError(
-        f"--memory {_mib(memory)} is too small for this run",
-        hint=f"the smallest that works is --memory {_mib(smallest)} ({_largest(parts, held)})",
-    )
+    always = {**demand.always, "decoding": decoding_bytes(layout, threads)}
+    plans = [_plan(layout, always, demand, *choice) for choice in _choices(layout)]
+    for plan in plans:
+        if plan.peak <= memory:
+            return plan
+    raise _too_small(memory, plans[-1], bool(demand.sample) and "sample" in plans[-1].parts)
+
+
+def _plan(
+    layout: Layout, always: Mapping[str, int], demand: Demand, portion: int, buffers: int
+) -> MemoryPlan:  # fmt: skip
+    """The larger of the two times: fitting a sample, or reading passes."""
+    reading = {**demand.reading, "buffers": buffers * buffer_bytes(layout, portion)}
+    most = max((dict(demand.sample), reading), key=lambda parts: sum(parts.values()))
+    return MemoryPlan({**always, **most}, portion, buffers)
 
 
 def _choices(layout: Layout) -> list[tuple[int, int]]:
     """(bytes a portion, buffers), best first; the last is one batch in each of two buffers."""
-    sizes = [PORTION_BYTES >> i for i in range(5)]
-    larger = [size for size in sizes if size > layout.unit_bytes]
-    return [(size, N_BUFFERS) for size in larger] + [(size, 2) for size in larger] + [(layout.unit_bytes, 2)]
+    least = max(1, int(max(layout.units) * layout.row_bytes))
+    sizes = [size for i in range(5) if (size := PORTION_BYTES >> i) > least]
+    return [(size, N_BUFFERS) for size in sizes] + [(size, 2) for size in sizes] + [(least, 2)]
 
 
 def buffer_bytes(layout: Layout, portion: int) -> int:
     """Bytes of one buffer: whole batches, and the stripe of chunks that their end cuts."""
-    batches = max(portion // max(1, layout.unit_bytes), 1) * layout.unit_bytes
-    whole = max(batches, layout.stripe_bytes + layout.unit_bytes if layout.stripe_bytes > batches else 0)
-    return min(whole + layout.stripe_bytes, int(layout.n_rows * layout.row_bytes))
+    n, stripe, width = layout.n_rows, layout.stripe_rows, layout.row_bytes
+    rows = int(portion / max(1.0, width))
+    whole = (max(rows // unit, -(-stripe // unit), 1) * unit for unit in layout.units)
+    return int(min(max(whole) + stripe - 1, n) * width)
+
+
+def decoding_bytes(layout: Layout, threads: int) -> int:
+    """What reading tasks hold, and what they leave in the allocator's hands."""
+    return threads * (RETAINED + DECODING * layout.task_bytes)
+
+
+DECODING = 2
+"""A stored and a decoded chunk are in hand, the ones before them not returned yet."""
+RETAINED = 2 * MiB
+
+
+def _too_small(memory: int, smallest: MemoryPlan, sampled: bool) -> UsageError:
+    name = max(smallest.parts, key=lambda part: smallest.parts[part])
+    share = f"{_mib(smallest.parts[name])} of it for {name}"
+    advice = ", a smaller --sample-rows needs less" if sampled else ""
+    return UsageError(
+        f"--memory {_mib(memory)} is too small for this run",
+        hint=f"the smallest that works is --memory {_mib(smallest.peak)} ({share}{advice})",
+    )
 
 
 def _mib(size: int) -> str:
     return f"{-(-size // MiB)}MiB"
-
-
-def _largest(parts: Mapping[str, int], buffers: int) -> str:
-    every = {**parts, "buffers": buffers}
-    name = max(every, key=lambda part: every[part])
-    advice = ", a smaller --sample-rows needs less" if name == "sample" else ""
-    return f"{_mib(every[name])} of it for {name}{advice}"

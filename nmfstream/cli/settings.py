@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmfstream.errors import InputAbsentError, UsageError
+from nmfstream.run.machine import give_back_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,6 +31,11 @@ class Command(click.Command):
         for option in self.params:
             if isinstance(option, click.Option) and option.name not in _NOT_SETTABLE and option.envvar is None:
                 option.envvar = [f"{PREFIX}_{p}{option.name}".upper() for p in (f"{_snake(self.name)}_", "")]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; from here on large blocks of memory are returned when they are freed."""
+        give_back_memory()
+        return super().invoke(ctx)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the example."""

@@ -10,11 +10,10 @@ import numpy as np
 
 from nmfstream.config import Inputs, Resources
 from nmfstream.errors import DataError, InterruptedRunError
-from nmfstream.plan import MemoryPlan, plan_memory
+from nmfstream.plan import Demand, MemoryPlan, plan_memory
 from nmfstream.run.events import Advanced, Listener, StageFinished, StageStarted, silent
 from nmfstream.run.guards import refuse_own_inputs
-from nmfstream.run.machine import resident
-from nmfstream.run.memory import budget, layout
+from nmfstream.run.memory import budget, layout, libraries
 from nmfstream.run.opening import Data, open_data
 from nmfstream.run.pipeline import Reading
 from nmfstream.run.signals import StopFlag
@@ -198,8 +197,8 @@ def _memory(config: ConvertConfig, data: Data, unit: int, dtype: np.dtype[Any]) 
     dense = 3 * unit * m * max(dtype.itemsize, data.policy.dtype.itemsize)
     sparse = 4 * CHUNK * (dtype.itemsize + 12)
     is_sparse = data.reader.nnz is not None and holds_sparse(config.output)
-    fixed = {"interpreter and libraries": resident() + (60 << 20), "rows being written": sparse if is_sparse else dense}
-    return plan_memory(layout(data, unit), fixed, n_threads(config.resources.threads), budget(config.resources))
+    demand = Demand(libraries(False), {"rows being written": sparse if is_sparse else dense})
+    return plan_memory(layout(data, unit), demand, n_threads(config.resources.threads), budget(config.resources))
 
 
 def _open(config: ConvertConfig, data: Data, dtype: np.dtype[Any], unit: int) -> _Dense | _Sparse:
