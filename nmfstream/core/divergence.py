@@ -5,7 +5,7 @@ Hsieh & Dhillon 2011 (one-variable Newton), Neal & Hinton 1998 (incremental EM).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -154,12 +154,12 @@ def unit_sums(H: Array) -> tuple[Array, Array]:
     return (H / sums[:, np.newaxis]).astype(H.dtype), sums
 
 
-def with_profile(H: Array, blocks: Sequence[CSR]) -> Array:
+def with_profile(H: Array, blocks: Iterable[CSR]) -> Array:
     """0.99 H + 0.01 of the data's column profile in every row, so that no entry is locked at zero."""
-    profile = np.zeros(H.shape[1])
+    profile, nnz = np.zeros(H.shape[1]), 0
     for X in blocks:
         profile += np.bincount(X.rebased().indices, X.values, minlength=H.shape[1])
-    nnz = sum(X.nnz for X in blocks)
+        nnz += X.nnz
     profile += 0.5 * profile.sum() / max(1, nnz)
     if not profile.sum() > 0:
         return H

@@ -58,7 +58,7 @@ def batch_rounds(
     """
     whole, bounds = cut_rows(X, block_rows)
     Xt = transposed(whole)
-    stripes = row_stripes(Xt)
+    stripes = row_stripes(Xt.shape[0])
     W = np.zeros((whole.shape[0], len(H)), whole.dtype)
     Ht, scale = np.ascontiguousarray(H.T), np.ones(len(H))
     objective, counts = 0.0, np.zeros(Ht.shape)
@@ -145,7 +145,7 @@ def _striped_sums(X: Matrix, Ht: Array, s: Array, p: Penalties, block_rows: int,
     R, Q = (transposed(kl.ratio(whole, V, power)) for power in (1, 2))
     squares = W * W
     parts = executor.map(
-        lambda c: (times_dense(R.rows(*c), W), times_dense(Q.rows(*c), squares)), row_stripes(R)
+        lambda c: (times_dense(R.rows(*c), W), times_dense(Q.rows(*c), squares)), row_stripes(R.shape[0])
     )  # fmt: skip
     Rt, Qt = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     return kl.Sums(Rt, Qt, W.sum(axis=0, dtype=np.float64), objective)

@@ -22,30 +22,50 @@ SWEEPS_W = kl.Effort(0, 3, 1e-3)
 FIRST = kl.Effort(2, 6, 1e-3)
 
 
-def row_stripes(Xt: CSR, least: int = 32) -> list[tuple[int, int]]:
+def row_stripes(m: int, least: int = 32) -> list[tuple[int, int]]:
     """Fixed stripes of features for solving columns of H: about sixteen, `least` wide or more."""
-    m = Xt.shape[0]
     width = max(least, -(-m // STRIPES))
     return [(a, min(a + width, m)) for a in range(0, m, width)]
 
 
+HELD_BYTES = 16 << 20
+"""Dense rows up to this size are kept as nonzeros, which take up to twice their size each way."""
+
+
 @dataclass
 class Rows:
-    """A sample both ways: blocks of rows, stripes of features."""
+    """A sample both ways: blocks of rows, stripes of features.
 
-    blocks: list[CSR]
+    Large dense samples stay dense: nonzeros are picked out where they are worked on, again and again, since all of
+    them both ways would be several times the sample.
+    """
+
+    whole: Matrix
+    blocks: list[Matrix]
     bounds: list[tuple[int, int]]
-    Xt: CSR
+    Xt: CSR | None
     stripes: list[tuple[int, int]]
 
     @classmethod
     def of(cls, X: Matrix, block_rows: int) -> Rows:
         """Cut the rows X."""
-        whole = kl.nonzeros(X)
-        blocks = [b for b in sample_blocks(whole, block_rows) if isinstance(b, CSR)]
+        held = isinstance(X, CSR) or X.nbytes <= HELD_BYTES
+        whole = kl.nonzeros(X) if held else X
+        blocks = sample_blocks(whole, block_rows)
         ends = np.cumsum([0] + [b.shape[0] for b in blocks])
-        Xt = transposed(whole)
-        return cls(blocks, [(int(a), int(b)) for a, b in pairwise(ends)], Xt, row_stripes(Xt))
+        Xt = transposed(whole) if isinstance(whole, CSR) else None
+        bounds = [(int(a), int(b)) for a, b in pairwise(ends)]
+        return cls(whole, blocks, bounds, Xt, row_stripes(X.shape[1]))
+
+    def block(self, j: int) -> CSR:
+        """Nonzeros of a block of rows."""
+        return kl.nonzeros(self.blocks[j])
+
+    def stripe(self, start: int, stop: int) -> CSR:
+        """Nonzeros of some features, a row each."""
+        if self.Xt is not None:
+            return self.Xt.rows(start, stop)
+        return kl.nonzeros(np.ascontiguousarray(np.asarray(self.whole)[:, start:stop].T))
 
     @property
     def n(self) -> int:
@@ -98,7 +118,7 @@ class NewtonFitter:
         p = self.objective.penalties(X.shape[1], X.shape[0])
         runs = []
         for start in starts:
-            H = kl.with_profile(start, rows.blocks)
+            H = kl.with_profile(start, map(rows.block, range(len(rows.blocks))))
             H = kl.unit_sums(H)[0] if self.free else H
             runs.append(Run(H, H, np.zeros((rows.n, len(H)), H.dtype)))
         for i in range(iterations):
@@ -116,8 +136,9 @@ class NewtonFitter:
         def solve(item: tuple[int, int]) -> float:
             i, j = item
             a, b = rows.bounds[j]
-            W, V = kl.solve_W(rows.blocks[j], Hts[i], sums[i], p, effort, runs[i].W[a:b])
-            return kl.rows_objective(rows.blocks[j], W, V, sums[i], p)
+            X = rows.block(j)
+            W, V = kl.solve_W(X, Hts[i], sums[i], p, effort, runs[i].W[a:b])
+            return kl.rows_objective(X, W, V, sums[i], p)
 
         n = len(rows.blocks)
         losses = executor.map(solve, [(i, j) for i in range(len(runs)) for j in range(n)])
@@ -130,7 +151,7 @@ class NewtonFitter:
         def solve(item: tuple[int, tuple[int, int]]) -> Array:
             i, (a, b) = item
             Ht = np.ascontiguousarray(runs[i].Hy[:, a:b].T)
-            kl.solve_columns(rows.Xt.rows(a, b), runs[i].W, sums[i], Ht, p, None, 1)
+            kl.solve_columns(rows.stripe(a, b), runs[i].W, sums[i], Ht, p, None, 1)
             return Ht
 
         n = len(rows.stripes)

@@ -6,13 +6,19 @@ it works on. Peaks of whole processes are compared with the plan in the tests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from nmfstream.config import FitConfig, Resources
 from nmfstream.core.blocks import block_rows, row_bytes
 from nmfstream.core.mu_model import is_compiled
+from nmfstream.core.newton_sample import HELD_BYTES
 from nmfstream.core.parameters import Parameters
 from nmfstream.core.protocols import Problem, Solver
+from nmfstream.core.rows_least_squares import tile_rows
+from nmfstream.core.sample import Level
 from nmfstream.model import Model
 from nmfstream.plan import Demand, Layout, MemoryPlan, plan_memory
 from nmfstream.run.machine import default_memory, resident
@@ -40,19 +46,52 @@ def fit_memory(
         If the budget is too small; names the smallest that works.
     """
     problem, k = data.problem, parameters.objective.n_components
-    compiled = is_compiled(problem, k) if name in ("mu", "accumulated") and config.w is None else _sweeps(problem, k)
+    solves_rows = config.w is not None and name != "mu"
+    compiled = COMPILED[name](problem, k) or (solves_rows and compiled_rows(problem, k, parameters.objective.beta))
     units = [batch, *_initial_units(solver)]
-    if config.w is not None and name != "mu":
+    if solves_rows:
         units.append(block_rows(problem, k, batch) * UNIT_BLOCKS)
     always = {**libraries(compiled), "H and statistics": STATES[name] * k * problem.n_features * 8}
-    reading = {"W of a batch": 6 * max(units) * k * 8, **_working(name, problem, batch)}
+    reading = {"W of a batch": 3 * min(max(units), problem.n_samples or 0) * k * 8, **_working(name, problem, batch)}
+    threads = n_threads(config.resources.threads)
+    if solves_rows:
+        reading |= row_scratch(problem, k, parameters.objective.beta, threads)
     demand = Demand(always, reading, _sample(name, solver, problem, k))
-    return plan_memory(layout(data, *units), demand, n_threads(config.resources.threads), budget(config.resources))
+    return plan_memory(layout(data, *units), demand, threads, budget(config.resources))
 
 
-def _sweeps(problem: Problem, n_components: int) -> bool:
+def _sweeps(problem: Problem, n_components: int, work: int = 1 << 10) -> bool:
     """Whether rows are many enough for compiled sweeps."""
-    return (problem.n_samples or 0) * n_components**2 >= 1 << 16
+    return (problem.n_samples or 0) * n_components**2 >= work
+
+
+def _nonzeros(problem: Problem, n_components: int, work: int = 1 << 12) -> bool:
+    """Whether nonzeros may be many enough for compiled steps."""
+    cells = (problem.n_samples or 0) * problem.n_features if problem.nnz is None else problem.nnz
+    return cells * n_components >= work
+
+
+COMPILED: dict[str, Callable[[Problem, int], bool]] = {
+    "mu": is_compiled,
+    "hals": _sweeps,
+    "newton": _nonzeros,
+    "accumulated": is_compiled,
+}
+"""Whether a solver calls the compiler."""
+
+
+def compiled_rows(problem: Problem, n_components: int, beta: float) -> bool:
+    """Whether solving rows for a fixed H calls the compiler: for most divergences it never does."""
+    if beta == 2:
+        return _sweeps(problem, n_components, 1 << 16)
+    return beta == 1 and _nonzeros(problem, n_components, 1 << 17)
+
+
+def row_scratch(problem: Problem, n_components: int, beta: float, threads: int) -> dict[str, int]:
+    """What solving rows for a fixed H takes: tiles in float64 on every thread."""
+    rows = tile_rows(np.broadcast_to(0.0, (n_components, problem.n_features)))
+    tile = rows * problem.n_features * 8
+    return {"tiles of rows": threads * tile * (2 if beta == 2 else 4)}
 
 
 def _initial_units(solver: Solver) -> list[int]:
@@ -82,16 +121,20 @@ def _sample(name: str, solver: Solver, problem: Problem, n_components: int) -> d
     levels = solver.plan() if hasattr(solver, "plan") else []
     if not levels:
         return {}
-    size = int(getattr(solver, "size", 0))
-    width = row_bytes(problem)
-    times = 0.0 if name != "newton" else WAYS * _nonzero_bytes(problem)
-    most = max(
-        level.rows * times
-        + (level.rows * width if level.rows < size else 0)
-        + 3 * level.rows * n_components * problem.dtype.itemsize * max(1, level.starts)
-        for level in levels
-    )
-    return {"sample": int(size * width + most)}
+    size, width = int(getattr(solver, "size", 0)), row_bytes(problem)
+
+    def at(level: Level) -> float:
+        copied = level.rows * width if level.rows < size else 0.0
+        W = 3 * level.rows * n_components * problem.dtype.itemsize * max(1, level.starts)
+        return copied + W + (_both_ways(problem, level.rows) if name == "newton" else 0.0)
+
+    return {"sample": int(size * width + max(map(at, levels)))}
+
+
+def _both_ways(problem: Problem, rows: int) -> float:
+    """Nonzeros by rows and by columns; of large dense samples only those in hand."""
+    dense = 0 if problem.nnz is not None else rows * row_bytes(problem)
+    return WAYS * min(rows * _nonzero_bytes(problem), 2 * HELD_BYTES if dense > HELD_BYTES else math.inf)
 
 
 def transform_memory(data: Data, model: Model, resources: Resources) -> MemoryPlan:
@@ -104,8 +147,9 @@ def transform_memory(data: Data, model: Model, resources: Resources) -> MemoryPl
     problem, k = data.problem, model.n_components
     size = block_rows(problem, k) * UNIT_BLOCKS
     threads = n_threads(resources.threads)
-    always = {**libraries(_sweeps(problem, k)), "H": 4 * model.components.nbytes}
-    reading = {"W of a batch": 6 * min(size, problem.n_samples or 0) * k * 8}
+    beta = model.objective.beta
+    always = {**libraries(compiled_rows(problem, k, beta)), "H": 6 * k * model.n_features * 8}
+    reading = {"W of a batch": 3 * min(size, problem.n_samples or 0) * k * 8, **row_scratch(problem, k, beta, threads)}
     return plan_memory(layout(data, size), Demand(always, reading), threads, budget(resources))
 
 
