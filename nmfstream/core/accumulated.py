@@ -90,7 +90,7 @@ class Accumulated(FewPass[AccumulatedState]):
         return cast(Stage, FullPass(self, state))
 
     def closing(self, state: RunState) -> Stage | None:
-        """The choice between the last bold step and the safe one."""
+        """The choice between the last step and the best H that a pass has measured."""
         own = cast(AccumulatedState, state.solver)
         return cast(Stage, ClosingStage(self, state)) if own.candidates and self.size else None
 

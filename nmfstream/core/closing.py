@@ -17,6 +17,8 @@ from nmfstream.types import Runs
 class ClosingStage:
     """Judges ``state.candidates`` on a fixed sample and keeps the better; the first where they are equal.
 
+    The rows are drawn apart from those that were fitted, on which older H look better than they are.
+
     Parameters
     ----------
     solver : FewPass
@@ -30,7 +32,7 @@ class ClosingStage:
         self.solver, self.own = solver, cast(FewPassState, state.solver)
         n = solver.problem.n_samples
         self.unit = min(n, sample.first_level(solver.k), max(1, solver.size))
-        self.rows: Runs | None = sample.spread_runs(n, self.unit, self.own.seed)
+        self.rows: Runs | None = sample.spread_runs(n, self.unit, self.own.seed + 1)
 
     @property
     def done(self) -> bool:

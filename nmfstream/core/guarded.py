@@ -69,7 +69,8 @@ class GuardedPass(RevivingPass[S]):
         else:
             self._go_back()
         assert own.safe is not None and own.Hy is not None and own.H_best is not None
-        own.candidates = [own.safe, own.Hy, own.H_best] if taken else [own.safe, own.H_best]
+        # Where a row has one minimum the safe step is no worse than the best H: nothing is left to choose.
+        own.candidates = [] if 1 <= self.solver.objective.beta <= 2 else [own.safe, own.H_best]
         self.run.n_steps += 1
         self.record(own.safe, own.best / max(1, own.rows), accepted=taken)
 

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from nmfstream.core import divergence as kl
-from nmfstream.core.closing import ClosingStage
 from nmfstream.core.fewpass import SHORT, FewPass, PassStage
 from nmfstream.core.guarded import GuardedPass, GuardedState
 from nmfstream.core.newton_passes import batch_rounds, batch_sums, prior_sums
@@ -71,11 +70,6 @@ class Newton(FewPass[NewtonState]):
     def full_pass(self, state: RunState) -> Stage:
         """A pass at fixed H."""
         return cast(Stage, FullPass(self, state))
-
-    def closing(self, state: RunState) -> Stage | None:
-        """The choice between the last Newton step and the safe one."""
-        own = cast(NewtonState, state.solver)
-        return cast(Stage, ClosingStage(self, state)) if own.candidates and self.size else None
 
     def unit(self, H: Array) -> Array:
         """H with rows of sum 1."""
