@@ -118,7 +118,7 @@ def levels(
     rows = min(size, first_level(n_components))
     while True:
         whole, spectral = rows >= size, not plan and init not in (None, "random")
-        repeats = (5 if starts == 1 else 2) if whole else (3 if plan else 5)
+        repeats = (5 * min(2.0, q) if starts == 1 else 2) if whole else (3 if plan else 5)
         plan.append(Level(rows, math.ceil(repeats * q), starts - spectral, spectral))
         if whole and starts == 1:
             break
