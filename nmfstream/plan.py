@@ -138,7 +138,7 @@ def decoding_bytes(layout: Layout, threads: int) -> int:
 
 DECODING = 2
 """A stored and a decoded chunk are in hand, the ones before them not returned yet."""
-RETAINED = 2 * MiB
+RETAINED = 1 * MiB
 
 
 def _too_small(memory: int, smallest: MemoryPlan, sampled: bool) -> UsageError:

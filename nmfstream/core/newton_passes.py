@@ -9,7 +9,7 @@ import numpy as np
 from nmfstream.core import divergence as kl
 from nmfstream.core.fewpass import in_order
 from nmfstream.core.kernels.sparse_products import times_dense, transposed
-from nmfstream.core.newton_sample import row_stripes
+from nmfstream.core.newton_sample import Columns, row_stripes
 from nmfstream.core.parameters import Objective, Penalties
 from nmfstream.core.protocols import Batch, Executor
 from nmfstream.core.reduction import by_stripes
@@ -57,8 +57,7 @@ def batch_rounds(
         Rows of H are kept at sum 1.
     """
     whole, bounds = cut_rows(X, block_rows)
-    Xt = transposed(whole)
-    stripes = row_stripes(Xt.shape[0])
+    columns, stripes = Columns.of(X, whole), row_stripes(whole.shape[1])
     W = np.zeros((whole.shape[0], len(H)), whole.dtype)
     Ht, scale = np.ascontiguousarray(H.T), np.ones(len(H))
     objective, counts = 0.0, np.zeros(Ht.shape)
@@ -67,7 +66,7 @@ def batch_rounds(
         value = _solve_W(whole, bounds, Ht, s, W, pW, kl.COLD if r == 0 else kl.WARM, executor)
         objective = value if r == 0 else objective
         sums = W.sum(axis=0, dtype=np.float64) + s_prior / scale
-        Ht, counts = _solve_H(Xt, stripes, Ht, sums, W, prior, pH, executor)
+        Ht, counts = _solve_H(columns, stripes, Ht, sums, W, prior, pH, executor)
         if free:
             rows = Ht.sum(axis=0, dtype=np.float64)
             rows[~(rows > 0)] = 1.0
@@ -89,12 +88,12 @@ def _solve_W(
 
 
 def _solve_H(
-    Xt: CSR, stripes: list[tuple[int, int]], Ht: Array, s: Array, W: Array, prior: Array | None, p: Penalties,
+    columns: Columns, stripes: list[tuple[int, int]], Ht: Array, s: Array, W: Array, prior: Array | None, p: Penalties,
     executor: Executor,
 ) -> tuple[Array, Array]:  # fmt: skip
     def solve(stripe: tuple[int, int]) -> tuple[Array, Array]:
         a, b = stripe
-        part, rows = Ht[a:b].copy(), Xt.rows(a, b)
+        part, rows = Ht[a:b].copy(), columns.stripe(a, b)
         V = kl.solve_columns(rows, W, s, part, p, None if prior is None else prior[a:b], 1)
         return part, part * times_dense(kl.ratio(rows, V), W)
 

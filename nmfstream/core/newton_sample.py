@@ -28,44 +28,58 @@ def row_stripes(m: int, least: int = 32) -> list[tuple[int, int]]:
     return [(a, min(a + width, m)) for a in range(0, m, width)]
 
 
-HELD_BYTES = 16 << 20
+HELD_BYTES = 4 << 20
 """Dense rows up to this size are kept as nonzeros, which take up to twice their size each way."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Nonzeros by columns: of a large dense X picked out stripe by stripe, again and again."""
+
+    X: Matrix
+    Xt: CSR | None
+
+    @classmethod
+    def of(cls, X: Matrix, whole: Matrix) -> Columns:
+        """Columns of X, whose nonzeros (or itself) `whole` are."""
+        return cls(X, transposed(whole) if held(X) and isinstance(whole, CSR) else None)
+
+    def stripe(self, start: int, stop: int) -> CSR:
+        """Nonzeros of some features, a row each."""
+        if self.Xt is not None:
+            return self.Xt.rows(start, stop)
+        return kl.nonzeros(np.ascontiguousarray(np.asarray(self.X)[:, start:stop].T))
+
+
+def held(X: Matrix) -> bool:
+    """Whether X is small enough (or sparse) to be kept as nonzeros both ways."""
+    return isinstance(X, CSR) or X.nbytes <= HELD_BYTES
 
 
 @dataclass
 class Rows:
     """A sample both ways: blocks of rows, stripes of features.
 
-    Large dense samples stay dense: nonzeros are picked out where they are worked on, again and again, since all of
-    them both ways would be several times the sample.
+    Large dense samples stay dense, since all nonzeros both ways would be several times the sample.
     """
 
-    whole: Matrix
     blocks: list[Matrix]
     bounds: list[tuple[int, int]]
-    Xt: CSR | None
+    columns: Columns
     stripes: list[tuple[int, int]]
 
     @classmethod
     def of(cls, X: Matrix, block_rows: int) -> Rows:
         """Cut the rows X."""
-        held = isinstance(X, CSR) or X.nbytes <= HELD_BYTES
-        whole = kl.nonzeros(X) if held else X
+        whole = kl.nonzeros(X) if held(X) else X
         blocks = sample_blocks(whole, block_rows)
         ends = np.cumsum([0] + [b.shape[0] for b in blocks])
-        Xt = transposed(whole) if isinstance(whole, CSR) else None
         bounds = [(int(a), int(b)) for a, b in pairwise(ends)]
-        return cls(whole, blocks, bounds, Xt, row_stripes(X.shape[1]))
+        return cls(blocks, bounds, Columns.of(X, whole), row_stripes(X.shape[1]))
 
     def block(self, j: int) -> CSR:
         """Nonzeros of a block of rows."""
         return kl.nonzeros(self.blocks[j])
-
-    def stripe(self, start: int, stop: int) -> CSR:
-        """Nonzeros of some features, a row each."""
-        if self.Xt is not None:
-            return self.Xt.rows(start, stop)
-        return kl.nonzeros(np.ascontiguousarray(np.asarray(self.whole)[:, start:stop].T))
 
     @property
     def n(self) -> int:
@@ -151,7 +165,7 @@ class NewtonFitter:
         def solve(item: tuple[int, tuple[int, int]]) -> Array:
             i, (a, b) = item
             Ht = np.ascontiguousarray(runs[i].Hy[:, a:b].T)
-            kl.solve_columns(rows.stripe(a, b), runs[i].W, sums[i], Ht, p, None, 1)
+            kl.solve_columns(rows.columns.stripe(a, b), runs[i].W, sums[i], Ht, p, None, 1)
             return Ht
 
         n = len(rows.stripes)

@@ -6,7 +6,6 @@ it works on. Peaks of whole processes are compared with the plan in the tests.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from nmfstream.config import FitConfig, Resources
 from nmfstream.core.blocks import block_rows, row_bytes
 from nmfstream.core.mu_model import is_compiled
-from nmfstream.core.newton_sample import HELD_BYTES
+from nmfstream.core.newton_sample import HELD_BYTES, STRIPES
 from nmfstream.core.parameters import Parameters
 from nmfstream.core.protocols import Problem, Solver
 from nmfstream.core.rows_least_squares import tile_rows
@@ -27,7 +26,7 @@ from nmfstream.run.solving import UNIT_BLOCKS
 from nmfstream.run.workers import n_threads
 
 MiB = 1 << 20
-RUNNING = 12 * MiB
+RUNNING = 10 * MiB
 """Modules that a run still loads, and its threads."""
 KERNELS = 60 * MiB
 """The compiler's engine and the kernels that it loads."""
@@ -48,15 +47,18 @@ def fit_memory(
     problem, k = data.problem, parameters.objective.n_components
     solves_rows = config.w is not None and name != "mu"
     compiled = COMPILED[name](problem, k) or (solves_rows and compiled_rows(problem, k, parameters.objective.beta))
+    threads = n_threads(config.resources.threads)
     units = [batch, *_initial_units(solver)]
     if solves_rows:
         units.append(block_rows(problem, k, batch) * UNIT_BLOCKS)
     always = {**libraries(compiled), "H and statistics": STATES[name] * k * problem.n_features * 8}
-    reading = {"W of a batch": 3 * min(max(units), problem.n_samples or 0) * k * 8, **_working(name, problem, batch)}
-    threads = n_threads(config.resources.threads)
+    reading = {
+        "W of a batch": 3 * min(max(units), problem.n_samples or 0) * k * 8,
+        **_working(name, problem, batch, threads),
+    }
     if solves_rows:
         reading |= row_scratch(problem, k, parameters.objective.beta, threads)
-    demand = Demand(always, reading, _sample(name, solver, problem, k))
+    demand = Demand(always, reading, _sample(name, solver, problem, k, threads))
     return plan_memory(layout(data, *units), demand, threads, budget(config.resources))
 
 
@@ -90,8 +92,8 @@ def compiled_rows(problem: Problem, n_components: int, beta: float) -> bool:
 def row_scratch(problem: Problem, n_components: int, beta: float, threads: int) -> dict[str, int]:
     """What solving rows for a fixed H takes: tiles in float64 on every thread."""
     rows = tile_rows(np.broadcast_to(0.0, (n_components, problem.n_features)))
-    tile = rows * problem.n_features * 8
-    return {"tiles of rows": threads * tile * (2 if beta == 2 else 4)}
+    numbers = 2 * problem.n_features if beta == 2 else 6 * problem.n_features + 2 * n_components**2
+    return {"tiles of rows": threads * rows * numbers * 8}
 
 
 def _initial_units(solver: Solver) -> list[int]:
@@ -99,11 +101,17 @@ def _initial_units(solver: Solver) -> list[int]:
     return [] if initialization is None or not initialization.stages else [initialization.unit]
 
 
-def _working(name: str, problem: Problem, batch: int) -> dict[str, int]:
+def _working(name: str, problem: Problem, batch: int, threads: int) -> dict[str, int]:
     """What a batch is turned into: nonzeros both ways for Kullback-Leibler."""
     if name != "newton":
         return {}
-    return {"nonzeros of a batch": int(WAYS * _nonzero_bytes(problem) * min(batch, problem.n_samples or batch))}
+    rows = min(batch, problem.n_samples or batch)
+    by_rows = 0 if _held(problem, rows) else rows * _nonzero_bytes(problem)
+    return {"nonzeros of a batch": int(by_rows + _both_ways(problem, rows, rows, threads))}
+
+
+def _held(problem: Problem, rows: int) -> bool:
+    return problem.nnz is not None or rows * row_bytes(problem) <= HELD_BYTES
 
 
 WAYS = 3
@@ -116,7 +124,7 @@ def _nonzero_bytes(problem: Problem) -> float:
     return width if problem.nnz is not None else width * (1 + 4 / problem.dtype.itemsize)
 
 
-def _sample(name: str, solver: Solver, problem: Problem, n_components: int) -> dict[str, int]:
+def _sample(name: str, solver: Solver, problem: Problem, n_components: int, threads: int) -> dict[str, int]:
     """The sample itself, the copy that a smaller level is, W of every start."""
     levels = solver.plan() if hasattr(solver, "plan") else []
     if not levels:
@@ -126,15 +134,17 @@ def _sample(name: str, solver: Solver, problem: Problem, n_components: int) -> d
     def at(level: Level) -> float:
         copied = level.rows * width if level.rows < size else 0.0
         W = 3 * level.rows * n_components * problem.dtype.itemsize * max(1, level.starts)
-        return copied + W + (_both_ways(problem, level.rows) if name == "newton" else 0.0)
+        return copied + W + (_both_ways(problem, level.rows, level.rows, threads) if name == "newton" else 0.0)
 
     return {"sample": int(size * width + max(map(at, levels)))}
 
 
-def _both_ways(problem: Problem, rows: int) -> float:
-    """Nonzeros by rows and by columns; of large dense samples only those in hand."""
-    dense = 0 if problem.nnz is not None else rows * row_bytes(problem)
-    return WAYS * min(rows * _nonzero_bytes(problem), 2 * HELD_BYTES if dense > HELD_BYTES else math.inf)
+def _both_ways(problem: Problem, rows: int, block_rows: int, threads: int) -> float:
+    """Nonzeros by rows and by columns; of large dense rows only the pieces in hand."""
+    if _held(problem, rows):
+        return WAYS * rows * _nonzero_bytes(problem)
+    piece = max(min(block_rows, rows / STRIPES), 64) * _nonzero_bytes(problem)
+    return threads * WAYS * piece
 
 
 def transform_memory(data: Data, model: Model, resources: Resources) -> MemoryPlan:
