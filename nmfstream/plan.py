@@ -111,7 +111,7 @@ def _plan(
     layout: Layout, always: Mapping[str, int], demand: Demand, portion: int, buffers: int
 ) -> MemoryPlan:  # fmt: skip
     """The larger of the two times: fitting a sample, or reading passes."""
-    reading = {**demand.reading, "buffers": buffers * buffer_bytes(layout, portion)}
+    reading = {**demand.reading, "buffers": buffers_bytes(layout, portion, buffers)}
     most = max((dict(demand.sample), reading), key=lambda parts: sum(parts.values()))
     return MemoryPlan({**always, **most}, portion, buffers)
 
@@ -123,12 +123,16 @@ def _choices(layout: Layout) -> list[tuple[int, int]]:
     return [(size, N_BUFFERS) for size in sizes] + [(size, 2) for size in sizes] + [(least, 2)]
 
 
-def buffer_bytes(layout: Layout, portion: int) -> int:
-    """Bytes of one buffer: whole batches, and the stripe of chunks that their end cuts."""
-    n, stripe, width = layout.n_rows, layout.stripe_rows, layout.row_bytes
-    rows = int(portion / max(1.0, width))
-    whole = (max(rows // unit, -(-stripe // unit), 1) * unit for unit in layout.units)
-    return int(min(max(whole) + stripe - 1, n) * width)
+def buffers_bytes(layout: Layout, portion: int, buffers: int) -> int:
+    """Bytes of all buffers, no more of them than there are portions."""
+    return int(max(_rows_held(layout, unit, portion, buffers) for unit in layout.units) * layout.row_bytes)
+
+
+def _rows_held(layout: Layout, unit: int, portion: int, buffers: int) -> int:
+    """A buffer holds whole batches, and the stripe of chunks that their end cuts."""
+    n, stripe = layout.n_rows, layout.stripe_rows
+    batches = max(int(portion / max(1.0, layout.row_bytes)) // unit, -(-stripe // unit), 1) * unit
+    return min(buffers, -(-n // batches)) * min(batches + stripe - 1, n)
 
 
 def decoding_bytes(layout: Layout, threads: int) -> int:

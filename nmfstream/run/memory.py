@@ -52,12 +52,11 @@ def fit_memory(
     if solves_rows:
         units.append(block_rows(problem, k, batch) * UNIT_BLOCKS)
     always = {**libraries(compiled), "H and statistics": STATES[name] * k * problem.n_features * 8}
-    reading = {
-        "W of a batch": 3 * min(max(units), problem.n_samples or 0) * k * 8,
-        **_working(name, problem, batch, threads),
-    }
-    if solves_rows:
-        reading |= row_scratch(problem, k, parameters.objective.beta, threads)
+    W = {"W of a batch": 3 * min(max(units), problem.n_samples or 0) * k * 8}
+    last = row_scratch(problem, k, parameters.objective.beta, threads) if solves_rows else {}
+    # Rows of W are solved when the passes that learn are over.
+    most = max(_working(name, problem, batch, threads), last, key=lambda parts: sum(parts.values()))
+    reading = {**W, **most}
     demand = Demand(always, reading, _sample(name, solver, problem, k, threads))
     return plan_memory(layout(data, *units), demand, threads, budget(config.resources))
 
