@@ -145,13 +145,17 @@ DECODING = 2
 RETAINED = 1 * MiB
 
 
+JITTER = 2 * MiB
+"""From run to run what the libraries take differs by this much."""
+
+
 def _too_small(memory: int, smallest: MemoryPlan, sampled: bool) -> UsageError:
     name = max(smallest.parts, key=lambda part: smallest.parts[part])
     share = f"{_mib(smallest.parts[name])} of it for {name}"
     advice = ", a smaller --sample-rows needs less" if sampled else ""
     return UsageError(
         f"--memory {_mib(memory)} is too small for this run",
-        hint=f"the smallest that works is --memory {_mib(smallest.peak)} ({share}{advice})",
+        hint=f"the smallest that works is --memory {_mib(smallest.peak + JITTER)} ({share}{advice})",
     )
 
 

@@ -197,7 +197,7 @@ def _memory(config: ConvertConfig, data: Data, unit: int, dtype: np.dtype[Any]) 
     dense = 3 * unit * m * max(dtype.itemsize, data.policy.dtype.itemsize)
     sparse = 4 * CHUNK * (dtype.itemsize + 12)
     is_sparse = data.reader.nnz is not None and holds_sparse(config.output)
-    demand = Demand(libraries(False), {"rows being written": sparse if is_sparse else dense})
+    demand = Demand(libraries(0), {"rows being written": sparse if is_sparse else dense})
     return plan_memory(layout(data, unit), demand, n_threads(config.resources.threads), budget(config.resources))
 
 
@@ -205,9 +205,7 @@ def _open(config: ConvertConfig, data: Data, dtype: np.dtype[Any], unit: int) ->
     (n, m), names = data.reader.shape, data.reader.feature_names
     if data.reader.nnz is not None and holds_sparse(config.output):
         return _Sparse(open_sparse_writer(config.output, m, dtype, feature_names=names))
-    writer = open_writer(
-        config.output, (n, m), dtype, chunk_rows=config.chunk_rows, dataset="X", feature_names=names
-    )
+    writer = open_writer(config.output, (n, m), dtype, chunk_rows=config.chunk_rows, dataset="X", feature_names=names)
     return _Dense(writer, dtype, unit)
 
 

@@ -28,8 +28,8 @@ from nmfstream.run.workers import n_threads
 MiB = 1 << 20
 RUNNING = 10 * MiB
 """Modules that a run still loads, and its threads."""
-KERNELS = 60 * MiB
-"""The compiler's engine and the kernels that it loads."""
+KERNELS = {"mu": 48 * MiB, "hals": 50 * MiB, "newton": 64 * MiB, "accumulated": 60 * MiB, "rows": 50 * MiB}
+"""The compiler's engine and the kernels that it loads, by solver and where rows are solved at one H."""
 STATES = {"mu": 6, "hals": 14, "newton": 20, "accumulated": 14}
 """Matrices of H's shape in float64 that a solver holds at its peak, partial sums included."""
 
@@ -51,7 +51,10 @@ def fit_memory(
     units = [batch, *_initial_units(solver)]
     if solves_rows:
         units.append(block_rows(problem, k, batch) * UNIT_BLOCKS)
-    always = {**libraries(compiled), "H and statistics": STATES[name] * k * problem.n_features * 8}
+    always = {
+        **libraries(KERNELS[name] if compiled else 0),
+        "H and statistics": STATES[name] * k * problem.n_features * 8,
+    }
     W = {"W of a batch": 3 * min(max(units), problem.n_samples or 0) * k * 8}
     last = row_scratch(problem, k, parameters.objective.beta, threads) if solves_rows else {}
     # Rows of W are solved when the passes that learn are over.
@@ -143,7 +146,7 @@ def _both_ways(problem: Problem, rows: int, block_rows: int, threads: int) -> fl
     if _held(problem, rows):
         return WAYS * rows * _nonzero_bytes(problem)
     piece = max(min(block_rows, rows / STRIPES), 64) * _nonzero_bytes(problem)
-    return threads * WAYS * piece
+    return threads * (WAYS + 1) * piece
 
 
 def transform_memory(data: Data, model: Model, resources: Resources) -> MemoryPlan:
@@ -157,19 +160,25 @@ def transform_memory(data: Data, model: Model, resources: Resources) -> MemoryPl
     size = block_rows(problem, k) * UNIT_BLOCKS
     threads = n_threads(resources.threads)
     beta = model.objective.beta
-    always = {**libraries(compiled_rows(problem, k, beta)), "H": 6 * k * model.n_features * 8}
+    always = {**libraries(KERNELS["rows"] if compiled_rows(problem, k, beta) else 0), "H": 6 * k * model.n_features * 8}
     reading = {"W of a batch": 3 * min(size, problem.n_samples or 0) * k * 8, **row_scratch(problem, k, beta, threads)}
     return plan_memory(layout(data, size), Demand(always, reading), threads, budget(resources))
 
 
-def libraries(compiled: bool) -> dict[str, int]:
-    """What the process is going to hold without any data, everything heavy loaded now so that it is known."""
+def libraries(kernels: int) -> dict[str, int]:
+    """What the process is going to hold without any data, everything heavy loaded now so that it is known.
+
+    Parameters
+    ----------
+    kernels : int
+        Bytes of compiled kernels; 0 where the compiler is not called.
+    """
     import scipy.linalg  # noqa: F401
     import threadpoolctl  # noqa: F401
 
-    if compiled:
+    if kernels:
         import numba  # noqa: F401
-    return {"interpreter and libraries": resident() + RUNNING + (KERNELS if compiled else 0)}
+    return {"interpreter and libraries": resident() + RUNNING + kernels}
 
 
 def layout(data: Data, *units: int) -> Layout:

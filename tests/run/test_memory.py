@@ -1,0 +1,124 @@
+"""The peak of whole processes: flat in the rows, as planned, within the budget."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+N, M, K = 12_000, 500, 10
+MiB = 1 << 20
+
+CHILD = """
+import sys
+from nmfstream.cli.main import main
+from nmfstream.run.machine import peak
+code = main(sys.argv[1:])
+print(peak(), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", CHILD, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def least(*arguments: Any) -> str:
+    """The smallest budget, as a refusal names it."""
+    refused = run(*arguments, "--overwrite", "--quiet", "--memory", "50MiB")
+    assert refused.returncode == 2
+    return refused.stderr.split("smallest that works is --memory ")[1].split()[0]
+
+
+def peak(*arguments: Any, memory: str) -> int:
+    done = run(*arguments, "--overwrite", "--quiet", "--memory", memory)
+    assert done.returncode == 0, done.stderr
+    return int(done.stderr.split()[-1])
+
+
+def planned(*arguments: Any, memory: str) -> int:
+    done = run(*arguments, "--memory", memory, "--dry-run", "--json", "--quiet")
+    assert done.returncode == 0, done.stderr
+    return sum(json.loads(done.stdout)["plan"]["memory"]["parts"].values())
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``small`` and eight times as many rows, as NPY and as gzip HDF5; ``middle``: several batches of any command."""
+    folder = tmp_path_factory.mktemp("memory")
+    rng = np.random.default_rng(0)
+    X = rng.poisson(rng.gamma(0.5, 2.0, (N, K)) @ rng.gamma(0.5, 1.0, (K, M))).astype(np.float32)
+    for name, times in (("small", 1), ("large", 8)):
+        np.save(folder / f"{name}.npy", np.tile(X, (times, 1)))
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            data = file.create_dataset("X", (times * N, M), "f4", chunks=(500, M), compression=1)
+            for i in range(times):
+                data[i * N : (i + 1) * N] = X
+    np.save(folder / "middle.npy", np.tile(X, (3, 1)))
+    return folder
+
+
+def fit(folder: Path, data: str, *how: str) -> tuple[Any, ...]:
+    return ("fit", folder / data, "-o", folder / "m.h5", "--w", folder / "W.npy", "-k", K, "--max-iter", 2, *how)
+
+
+FITS = {
+    "mu random": ("--solver", "mu", "--init", "random"),
+    "mu nndsvda": ("--solver", "mu", "--batch-size", "4096"),
+    "hals": ("--solver", "hals", "--sample-rows", "2000", "--n-init", "2"),
+    "kl": ("--beta-loss", "kullback-leibler", "--sample-rows", "1000", "--n-init", "1"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["npy", "h5"])
+@pytest.mark.parametrize("how", ["mu random", "hals"])
+def test_peak_of_a_fit_is_flat_as_planned_and_in_the_least_budget(stores: Path, how: str, suffix: str) -> None:
+    small, large = (fit(stores, f"{name}.{suffix}", *FITS[how]) for name in ("small", "large"))
+    memory = least(*large)
+    peaks = [peak(*arguments, memory=memory) for arguments in (small, large)]
+    plan = planned(*large, memory=memory)
+    assert plan <= int(memory.removesuffix("MiB")) * MiB
+    assert plan / 1.15 <= peaks[1] <= plan
+    assert peaks[1] <= 1.05 * peaks[0]
+
+
+@pytest.mark.parametrize("how", ["mu nndsvda", "kl"])
+def test_peak_of_other_solvers_and_starts(stores: Path, how: str) -> None:
+    arguments = fit(stores, "large.npy", *FITS[how])
+    assert peak(*arguments, memory="400MiB") <= planned(*arguments, memory="400MiB")
+
+
+def test_peak_of_a_transform_is_flat_and_in_the_least_budget(stores: Path) -> None:
+    peak(*fit(stores, "small.npy", *FITS["hals"]), memory="1GiB")
+    middle, large = (
+        ("transform", stores / f"{name}.npy", "-m", stores / "m.h5", "-o", stores / "T.npy")
+        for name in ("middle", "large")
+    )
+    memory = least(*large)
+    peaks = [peak(*arguments, memory=memory) for arguments in (middle, large)]
+    assert peaks[1] <= int(memory.removesuffix("MiB")) * MiB
+    assert peaks[1] <= 1.05 * peaks[0]
+
+
+def test_a_sample_too_large_is_refused_by_name(stores: Path) -> None:
+    refused = run(*fit(stores, "large.npy", "--sample-rows", "90000"), "--memory", "250MiB", "--quiet")
+    assert refused.returncode == 2
+    assert "the smallest that works" in refused.stderr
+    assert "--sample-rows" in refused.stderr
+
+
+def test_the_budget_never_changes_the_bits(stores: Path) -> None:
+    found = []
+    for memory in (least(*fit(stores, "small.npy", *FITS["hals"])), "1GiB"):
+        done = run(*fit(stores, "small.npy", *FITS["hals"]), "--overwrite", "--quiet", "--memory", memory)
+        assert done.returncode == 0, done.stderr
+        with h5py.File(stores / "m.h5") as file:
+            found.append((file["components"][:].tobytes(), (stores / "W.npy").read_bytes()))
+    assert found[0] == found[1]
