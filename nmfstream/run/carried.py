@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nmfstream.errors import CheckpointMismatchError, InputAbsentError
 from nmfstream.storage import durable
 from nmfstream.types import Array
 
@@ -40,7 +41,7 @@ class DiskW:
     ) -> None:
         self._prefix, self._shape, self._dtype = prefix, (n_samples, n_components), np.dtype(dtype)
         self._initial = initial
-        self._claimed: deque[set[int]] = deque(maxlen=2)
+        self._held: deque[int] = deque(maxlen=2)
         self._before: durable.DurableFile | None = None
         self._now: durable.DurableFile | None = None
         self._generation = 0
@@ -50,17 +51,40 @@ class DiskW:
         return self._prefix.with_name(f"{self._prefix.name}.W.{generation}")
 
     def begin(self, generation: int, row: int) -> None:
-        """See `CarriedW.begin`."""
+        """See `CarriedW.begin`.
+
+        Raises
+        ------
+        CheckpointMismatchError
+            If rows that a checkpoint claims are gone.
+        """
         self.close()
-        if row == 0:
-            durable.make_folder(self._prefix.parent)
-            self._remove(self.path(generation))
-        self._now = (durable.create if row == 0 else durable.reopen)(self.path(generation))
-        if row == 0:
-            durable.sync_folder(self._prefix.parent)
-        self._before = durable.reopen(self.path(generation - 1)) if generation > 1 else None
+        if self._generation == 0 and (generation > 1 or row > 0):
+            self._held.extend([min(map(self._number, self._files()), default=generation)] * 2)
+        self._before = self._claimed(generation - 1) if generation > 1 else None
+        self._now = self._claimed(generation) if row > 0 else self._begun(generation)
         self._generation = generation
-        self._retire(generation)
+        self._retire()
+
+    def _begun(self, generation: int) -> durable.DurableFile:
+        """The file of a pass that begins. One that is there is kept: a run that lost its output may write to it yet,
+        and would write the same rows."""
+        path = self.path(generation)
+        durable.make_folder(self._prefix.parent)
+        file = durable.reopen(path) if durable.exists(path) else durable.create(path)
+        durable.sync_folder(self._prefix.parent)
+        return file
+
+    def _claimed(self, generation: int) -> durable.DurableFile:
+        path = self.path(generation)
+        try:
+            return durable.reopen(path)
+        except InputAbsentError as error:
+            raise CheckpointMismatchError(
+                "rows of W that the checkpoint goes on from are gone",
+                where=str(path),
+                hint="bring the file back, or begin anew with --overwrite",
+            ) from error
 
     def read(self, start: int, stop: int) -> Array | None:
         """See `CarriedW.read`."""
@@ -83,12 +107,12 @@ class DiskW:
 
     def claim(self) -> None:
         """A checkpoint was saved that needs this generation and the one before."""
-        self._claimed.append({self._generation - 1, self._generation})
+        self._held.append(self._generation - 1)
 
     def last(self, generation: int) -> Callable[[int, int], Array]:
         """Reads rows of a finished generation."""
         self.close()
-        self._before = durable.reopen(self.path(generation))
+        self._before = self._claimed(generation)
 
         def rows(start: int, stop: int) -> Array:
             W = self.read(start, stop)
@@ -104,14 +128,16 @@ class DiskW:
                 file.close()
         self._now = self._before = None
 
-    def _retire(self, generation: int) -> None:
-        """Remove generations that neither this pass nor a kept checkpoint needs."""
-        needed = {generation, generation - 1}.union(*self._claimed)
-        if len(self._claimed) < 2:
-            return
+    def _retire(self) -> None:
+        """Remove generations older than any that this pass or a kept checkpoint needs, and never a newer one."""
+        lowest = min([self._generation - 1, *self._held])
         for path in self._files():
-            if int(path.suffix[1:]) not in needed:
+            if self._number(path) < lowest:
                 self._remove(path)
+
+    @staticmethod
+    def _number(path: Path) -> int:
+        return int(path.suffix[1:])
 
     def _files(self) -> list[Path]:
         found = self._prefix.parent.glob(f"{self._prefix.name}.W.*")

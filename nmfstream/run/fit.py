@@ -16,7 +16,7 @@ from nmfstream.core.parameters import Parameters
 from nmfstream.core.protocols import Solver
 from nmfstream.core.solvers import make_solver, resolve
 from nmfstream.core.state import RunState
-from nmfstream.errors import DataError, StopRequested, UsageError
+from nmfstream.errors import CheckpointMismatchError, DataError, StopRequested, UsageError
 from nmfstream.fingerprint import numeric_fingerprint
 from nmfstream.model import flat_parameters
 from nmfstream.run.carried import DiskW
@@ -142,6 +142,8 @@ def _run(job: Job) -> FitReport:
         check_outputs(job, resuming=saved is not None)
         state = saved.state if saved is not None else job.solver.start()
         carried = _carried(job, saved.extra if saved is not None else {})
+        if carried is not None and saved is None:
+            carried.discard()
         saver = Saver(checkpoints, saving, stop, job.hear, _companions(carried))
         checkpoints.start()
         before = (state.stage, state.row)
@@ -155,6 +157,9 @@ def _run(job: Job) -> FitReport:
         except StopRequested:
             saver.interrupted(state)
             raise stop.error(where=str(job.checkpoint)) from None
+        except CheckpointMismatchError:
+            checkpoints.lease.require()  # whoever took over may have removed what this run still wanted
+            raise
         finally:
             if carried is not None:
                 carried.close()

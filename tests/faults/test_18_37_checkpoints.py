@@ -127,7 +127,7 @@ def test_25_a_checkpoint_whose_rows_are_gone(killed: Path) -> None:
     for path in killed.glob("m.h5.ckpt.W.*"):
         path.unlink()
     done = run(*SHORT, "--resume", cwd=killed)
-    assert done.returncode in (66, 78)
+    assert done.returncode == 78
     assert "m.h5.ckpt.W." in complaint(done)
     assert not (killed / "m.h5").exists()
 
