@@ -6,7 +6,7 @@ how much of the store is read ahead. So every sufficient budget gives the same b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,8 +26,6 @@ class Layout(NamedTuple):
     n_rows : int
     row_bytes : float
         Bytes a row in memory, in the model's type (mean of a sparse store).
-    units : tuple of int
-        Rows of a batch, for each kind of pass over the data.
     stripe_rows : int
         Rows that are decoded together.
     task_bytes : int
@@ -36,27 +34,42 @@ class Layout(NamedTuple):
 
     n_rows: int
     row_bytes: float
-    units: tuple[int, ...]
     stripe_rows: int
     task_bytes: int
 
 
 @dataclass(frozen=True)
+class Pass:
+    """One kind of pass over the data.
+
+    Attributes
+    ----------
+    unit : int
+        Rows of a batch.
+    parts : mapping of str to int
+        Bytes by purpose besides the buffers: W of a batch, what is computed from it.
+    """
+
+    unit: int
+    parts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Demand:
-    """Bytes by purpose that no choice changes.
+    """What no choice changes.
 
     Attributes
     ----------
     always : mapping of str to int
-        Interpreter and libraries, H and statistics.
-    reading : mapping of str to int
-        While passes are read, besides the buffers: W of a batch, what is computed from it.
+        Bytes by purpose: interpreter and libraries, H and statistics.
+    passes : sequence of Pass
+        One after the other, never two at once.
     sample : mapping of str to int
         While a sample is fitted; it is gone before the first pass.
     """
 
     always: Mapping[str, int]
-    reading: Mapping[str, int] = field(default_factory=dict)
+    passes: Sequence[Pass]
     sample: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -100,47 +113,43 @@ def plan_memory(layout: Layout, demand: Demand, threads: int, memory: int) -> Me
         If the smallest buffers do not fit; names the smallest budget that works.
     """
     always = {**demand.always, "decoding": decoding_bytes(layout, threads)}
-    plans = [_plan(layout, always, demand, *choice) for choice in _choices(layout)]
+    plans = [_plan(layout, always, demand, *choice) for choice in _choices(layout, demand)]
     for plan in plans:
         if plan.peak <= memory:
             return plan
     raise _too_small(memory, plans[-1], bool(demand.sample) and "sample" in plans[-1].parts)
 
 
-def _plan(
-    layout: Layout, always: Mapping[str, int], demand: Demand, portion: int, buffers: int
-) -> MemoryPlan:  # fmt: skip
-    """The larger of the two times: fitting a sample, or reading passes."""
-    reading = {**demand.reading, "buffers": buffers_bytes(layout, portion, buffers)}
-    most = max((dict(demand.sample), reading), key=lambda parts: sum(parts.values()))
+def _plan(layout: Layout, always: Mapping[str, int], demand: Demand, portion: int, buffers: int) -> MemoryPlan:
+    """The largest of what is there at a time: a sample, or a pass."""
+    passes = [{**p.parts, "buffers": buffers_bytes(layout, p.unit, portion, buffers)} for p in demand.passes]
+    most = max((dict(demand.sample), *passes), key=lambda parts: sum(parts.values()))
     return MemoryPlan({**always, **most}, portion, buffers)
 
 
-def _choices(layout: Layout) -> list[tuple[int, int]]:
+def _choices(layout: Layout, demand: Demand) -> list[tuple[int, int]]:
     """(bytes a portion, buffers), best first; the last is one batch in each of two buffers."""
-    least = max(1, int(max(layout.units) * layout.row_bytes))
+    least = max(1, int(min(p.unit for p in demand.passes) * layout.row_bytes))
     sizes = [size for i in range(5) if (size := PORTION_BYTES >> i) > least]
     return [(size, N_BUFFERS) for size in sizes] + [(size, 2) for size in sizes] + [(least, 2)]
 
 
-def buffers_bytes(layout: Layout, portion: int, buffers: int) -> int:
-    """Bytes of all buffers, no more of them than there are portions."""
-    return int(max(_rows_held(layout, unit, portion, buffers) for unit in layout.units) * layout.row_bytes)
+def buffers_bytes(layout: Layout, unit: int, portion: int, buffers: int) -> int:
+    """Bytes of all buffers, no more of them than there are portions.
 
-
-def _rows_held(layout: Layout, unit: int, portion: int, buffers: int) -> int:
-    """A buffer holds whole batches, and the stripe of chunks that their end cuts."""
+    A buffer holds whole batches, and the stripe of chunks that their end cuts.
+    """
     n, stripe = layout.n_rows, layout.stripe_rows
     batches = max(int(portion / max(1.0, layout.row_bytes)) // unit, -(-stripe // unit), 1) * unit
-    return min(buffers, -(-n // batches)) * min(batches + stripe - 1, n)
+    return int(min(buffers, -(-n // batches)) * min(batches + stripe - 1, n) * layout.row_bytes)
 
 
 def decoding_bytes(layout: Layout, threads: int) -> int:
     """What reading tasks hold, and what they leave in the allocator's hands."""
-    return threads * (RETAINED + DECODING * layout.task_bytes)
+    return int(threads * (RETAINED + DECODING * layout.task_bytes))
 
 
-DECODING = 2
+DECODING = 2.5
 """A stored and a decoded chunk are in hand, the ones before them not returned yet."""
 RETAINED = 1 * MiB
 

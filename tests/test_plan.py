@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmfstream.errors import UsageError
-from nmfstream.plan import JITTER, PORTION_BYTES, Demand, Layout, MemoryPlan, MiB, buffers_bytes, plan_memory
+from nmfstream.plan import JITTER, PORTION_BYTES, Demand, Layout, MemoryPlan, MiB, Pass, buffers_bytes, plan_memory
 
 layouts = st.builds(
     Layout,
     n_rows=st.integers(1, 10**7),
     row_bytes=st.floats(1, 1e6),
-    units=st.lists(st.integers(1, 10**5), min_size=1, max_size=3).map(tuple),
     stripe_rows=st.integers(1, 10**4),
     task_bytes=st.integers(0, 64 * MiB),
 )
 parts = st.dictionaries(st.sampled_from(["libraries", "W", "tiles"]), st.integers(0, 256 * MiB), max_size=2)
-demands = st.builds(Demand, parts, parts, st.just({}) | st.integers(1, 512 * MiB).map(lambda size: {"sample": size}))
+passes = st.lists(st.builds(Pass, st.integers(1, 10**5), parts), min_size=1, max_size=3)
+demands = st.builds(Demand, parts, passes, st.just({}) | st.integers(1, 512 * MiB).map(lambda size: {"sample": size}))
 
 
 def smallest(layout: Layout, demand: Demand, threads: int) -> int:
@@ -58,13 +58,14 @@ def test_a_larger_budget_never_reads_in_smaller_portions(layout: Layout, demand:
 @given(layouts, demands)
 def test_every_buffer_holds_a_whole_batch(layout: Layout, demand: Demand) -> None:
     chosen = plan(layout, demand)
-    rows = min(max(layout.units), layout.n_rows)
-    assert buffers_bytes(layout, chosen.portion_bytes, 1) >= int(rows * layout.row_bytes)
+    for unit in (p.unit for p in demand.passes):
+        held = buffers_bytes(layout, unit, chosen.portion_bytes, 1)
+        assert held >= int(min(unit, layout.n_rows) * layout.row_bytes)
 
 
 @given(layouts, demands, st.integers(2, 1000))
 def test_the_peak_is_flat_in_the_rows_of_a_large_store(layout: Layout, demand: Demand, times: int) -> None:
-    rows = 3 * (int(PORTION_BYTES / layout.row_bytes) + max(layout.units) + layout.stripe_rows)
+    rows = 3 * (int(PORTION_BYTES / layout.row_bytes) + max(p.unit for p in demand.passes) + layout.stripe_rows)
     peaks = [
         plan_memory(layout._replace(n_rows=n), demand, 2, 1 << 60).peak for n in (rows, times * rows)
     ]  # fmt: skip
@@ -78,9 +79,9 @@ def test_a_sample_and_the_buffers_are_not_there_at_once(layout: Layout, demand: 
 
 
 def test_a_refusal_for_the_samples_sake_names_the_option() -> None:
-    layout = Layout(10**6, 4000.0, (4096,), 1, 0)
+    layout = Layout(10**6, 4000.0, 1, 0)
     with pytest.raises(UsageError) as refused:
-        plan_memory(layout, Demand({"libraries": 100 * MiB}, {}, {"sample": 500 * MiB}), 2, 300 * MiB)
+        plan_memory(layout, Demand({"libraries": 100 * MiB}, [Pass(4096)], {"sample": 500 * MiB}), 2, 300 * MiB)
     assert "--sample-rows" in str(refused.value.hint)
 
 
@@ -88,5 +89,5 @@ def test_a_refusal_for_the_samples_sake_names_the_option() -> None:
     ("n_rows", "buffers"), [(4096, 1), (8192, 1), (8193, 2), (10**6, 3)], ids=["one batch", "full", "two", "many"]
 )
 def test_no_more_buffers_are_counted_than_there_are_portions(n_rows: int, buffers: int) -> None:
-    layout = Layout(n_rows, 4000.0, (4096,), 1, 0)
-    assert buffers_bytes(layout, 8192 * 4000, 3) == buffers * min(n_rows, 8192) * 4000
+    layout = Layout(n_rows, 4000.0, 1, 0)
+    assert buffers_bytes(layout, 4096, 8192 * 4000, 3) == buffers * min(n_rows, 8192) * 4000

@@ -10,7 +10,7 @@ import numpy as np
 
 from nmfstream.config import Inputs, Resources
 from nmfstream.errors import DataError, InterruptedRunError
-from nmfstream.plan import Demand, MemoryPlan, plan_memory
+from nmfstream.plan import Demand, MemoryPlan, Pass, plan_memory
 from nmfstream.run.events import Advanced, Listener, StageFinished, StageStarted, silent
 from nmfstream.run.guards import refuse_own_inputs
 from nmfstream.run.memory import budget, layout, libraries
@@ -197,8 +197,8 @@ def _memory(config: ConvertConfig, data: Data, unit: int, dtype: np.dtype[Any]) 
     dense = 3 * unit * m * max(dtype.itemsize, data.policy.dtype.itemsize)
     sparse = 4 * CHUNK * (dtype.itemsize + 12)
     is_sparse = data.reader.nnz is not None and holds_sparse(config.output)
-    demand = Demand(libraries(0), {"rows being written": sparse if is_sparse else dense})
-    return plan_memory(layout(data, unit), demand, n_threads(config.resources.threads), budget(config.resources))
+    demand = Demand(libraries(0, data.problem), [Pass(unit, {"rows being written": sparse if is_sparse else dense})])
+    return plan_memory(layout(data), demand, n_threads(config.resources.threads), budget(config.resources))
 
 
 def _open(config: ConvertConfig, data: Data, dtype: np.dtype[Any], unit: int) -> _Dense | _Sparse:

@@ -6,7 +6,7 @@ it works on. Peaks of whole processes are compared with the plan in the tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,10 +16,11 @@ from nmfstream.core.mu_model import is_compiled
 from nmfstream.core.newton_sample import HELD_BYTES, STRIPES
 from nmfstream.core.parameters import Parameters
 from nmfstream.core.protocols import Problem, Solver
+from nmfstream.core.reduction import by_stripes
 from nmfstream.core.rows_least_squares import tile_rows
 from nmfstream.core.sample import Level
 from nmfstream.model import Model
-from nmfstream.plan import Demand, Layout, MemoryPlan, plan_memory
+from nmfstream.plan import Demand, Layout, MemoryPlan, Pass, plan_memory
 from nmfstream.run.machine import default_memory, resident
 from nmfstream.run.opening import Data
 from nmfstream.run.solving import UNIT_BLOCKS
@@ -28,9 +29,11 @@ from nmfstream.run.workers import n_threads
 MiB = 1 << 20
 RUNNING = 10 * MiB
 """Modules that a run still loads, and its threads."""
-KERNELS = {"mu": 48 * MiB, "hals": 50 * MiB, "newton": 64 * MiB, "accumulated": 60 * MiB, "rows": 50 * MiB}
+KERNELS = {"mu": 48 * MiB, "hals": 54 * MiB, "newton": 64 * MiB, "accumulated": 60 * MiB, "rows": 50 * MiB}
 """The compiler's engine and the kernels that it loads, by solver and where rows are solved at one H."""
-STATES = {"mu": 6, "hals": 14, "newton": 20, "accumulated": 14}
+SPARSE = 14 * MiB
+"""What sorting and checking sparse rows load."""
+STATES = {"mu": 6, "hals": 10, "newton": 12, "accumulated": 14}
 """Matrices of H's shape in float64 that a solver holds at its peak, partial sums included."""
 
 
@@ -48,20 +51,27 @@ def fit_memory(
     solves_rows = config.w is not None and name != "mu"
     compiled = COMPILED[name](problem, k) or (solves_rows and compiled_rows(problem, k, parameters.objective.beta))
     threads = n_threads(config.resources.threads)
-    units = [batch, *_initial_units(solver)]
+    held = {"H and statistics": STATES[name] * k * problem.n_features * 8}
+    learning = {**_W(problem, batch, k), **_working(name, problem, k, batch, threads)}
+    passes = [Pass(batch, learning), *(Pass(unit) for unit in _initial_units(solver))]
     if solves_rows:
-        units.append(block_rows(problem, k, batch) * UNIT_BLOCKS)
-    always = {
-        **libraries(KERNELS[name] if compiled else 0),
-        "H and statistics": STATES[name] * k * problem.n_features * 8,
-    }
-    W = {"W of a batch": 3 * min(max(units), problem.n_samples or 0) * k * 8}
-    last = row_scratch(problem, k, parameters.objective.beta, threads) if solves_rows else {}
-    # Rows of W are solved when the passes that learn are over.
-    most = max(_working(name, problem, batch, threads), last, key=lambda parts: sum(parts.values()))
-    reading = {**W, **most}
-    demand = Demand(always, reading, _sample(name, solver, problem, k, threads))
-    return plan_memory(layout(data, *units), demand, threads, budget(config.resources))
+        passes.append(_row_pass(problem, parameters.objective.beta, k, block_rows(problem, k, batch), threads))
+    demand = Demand(
+        {**libraries(KERNELS[name] if compiled else 0, problem), **held},
+        passes,
+        _sample(name, solver, problem, k, threads),
+    )
+    return plan_memory(layout(data), demand, threads, budget(config.resources))
+
+
+def _W(problem: Problem, rows: int, n_components: int) -> dict[str, int]:
+    return {"W of a batch": 3 * min(rows, problem.n_samples or 0) * n_components * 8}
+
+
+def _row_pass(problem: Problem, beta: float, n_components: int, block: int, threads: int) -> Pass:
+    """Solving W of every row for a fixed H."""
+    unit = block * UNIT_BLOCKS
+    return Pass(unit, {**_W(problem, unit, n_components), **row_scratch(problem, n_components, beta, threads)})
 
 
 def _sweeps(problem: Problem, n_components: int, work: int = 1 << 10) -> bool:
@@ -103,20 +113,29 @@ def _initial_units(solver: Solver) -> list[int]:
     return [] if initialization is None or not initialization.stages else [initialization.unit]
 
 
-def _working(name: str, problem: Problem, batch: int, threads: int) -> dict[str, int]:
+def _working(name: str, problem: Problem, n_components: int, batch: int, threads: int) -> dict[str, int]:
     """What a batch is turned into: nonzeros both ways for Kullback-Leibler."""
     if name != "newton":
         return {}
     rows = min(batch, problem.n_samples or batch)
-    by_rows = 0 if _held(problem, rows) else rows * _nonzero_bytes(problem)
-    return {"nonzeros of a batch": int(by_rows + _both_ways(problem, rows, rows, threads))}
+    both = _both_ways(problem, rows, threads)
+    if by_stripes(n_components, problem.n_features):
+        both = max(both, STRIPED * rows * _nonzero_bytes(problem))
+    by_rows = 0.0 if _held(problem, rows) else BY_ROWS * rows * _nonzero_bytes(problem)
+    return {"nonzeros of a batch": int(by_rows + both)}
+
+
+BY_ROWS = 1.75
+"""The nonzeros of a dense batch, and what picking them out takes."""
+STRIPED = 2.0
+"""Ratios and their squares by columns, where H is large."""
 
 
 def _held(problem: Problem, rows: int) -> bool:
     return problem.nnz is not None or rows * row_bytes(problem) <= HELD_BYTES
 
 
-WAYS = 3
+WAYS = 2
 """Copies of the nonzeros: by rows, by columns, and on the way from one to the other."""
 
 
@@ -136,17 +155,20 @@ def _sample(name: str, solver: Solver, problem: Problem, n_components: int, thre
     def at(level: Level) -> float:
         copied = level.rows * width if level.rows < size else 0.0
         W = 3 * level.rows * n_components * problem.dtype.itemsize * max(1, level.starts)
-        return copied + W + (_both_ways(problem, level.rows, level.rows, threads) if name == "newton" else 0.0)
+        return copied + W + (_both_ways(problem, level.rows, threads) if name == "newton" else 0.0)
 
     return {"sample": int(size * width + max(map(at, levels)))}
 
 
-def _both_ways(problem: Problem, rows: int, block_rows: int, threads: int) -> float:
+def _both_ways(problem: Problem, rows: int, threads: int) -> float:
     """Nonzeros by rows and by columns; of large dense rows only the pieces in hand."""
     if _held(problem, rows):
         return WAYS * rows * _nonzero_bytes(problem)
-    piece = max(min(block_rows, rows / STRIPES), 64) * _nonzero_bytes(problem)
-    return threads * (WAYS + 1) * piece
+    return threads * IN_HAND * max(rows / STRIPES, 64) * _nonzero_bytes(problem)
+
+
+IN_HAND = 4
+"""A piece, its nonzeros, and what picking them out takes."""
 
 
 def transform_memory(data: Data, model: Model, resources: Resources) -> MemoryPlan:
@@ -156,16 +178,15 @@ def transform_memory(data: Data, model: Model, resources: Resources) -> MemoryPl
     ------
     UsageError
     """
-    problem, k = data.problem, model.n_components
-    size = block_rows(problem, k) * UNIT_BLOCKS
+    problem, k, beta = data.problem, model.n_components, model.objective.beta
     threads = n_threads(resources.threads)
-    beta = model.objective.beta
-    always = {**libraries(KERNELS["rows"] if compiled_rows(problem, k, beta) else 0), "H": 6 * k * model.n_features * 8}
-    reading = {"W of a batch": 3 * min(size, problem.n_samples or 0) * k * 8, **row_scratch(problem, k, beta, threads)}
-    return plan_memory(layout(data, size), Demand(always, reading), threads, budget(resources))
+    kernels = KERNELS["rows"] if compiled_rows(problem, k, beta) else 0
+    always = {**libraries(kernels, problem), "H": 6 * k * model.n_features * 8}
+    demand = Demand(always, [_row_pass(problem, beta, k, block_rows(problem, k), threads)])
+    return plan_memory(layout(data), demand, threads, budget(resources))
 
 
-def libraries(kernels: int) -> dict[str, int]:
+def libraries(kernels: int, problem: Problem) -> dict[str, int]:
     """What the process is going to hold without any data, everything heavy loaded now so that it is known.
 
     Parameters
@@ -178,14 +199,13 @@ def libraries(kernels: int) -> dict[str, int]:
 
     if kernels:
         import numba  # noqa: F401
-    return {"interpreter and libraries": resident() + RUNNING + kernels}
+    return {"interpreter and libraries": resident() + RUNNING + kernels + (0 if problem.nnz is None else SPARSE)}
 
 
-def layout(data: Data, *units: int) -> Layout:
+def layout(data: Data) -> Layout:
     """What the plan has to know of the data."""
     n, reader = data.problem.n_samples or 0, data.reader
-    rows: Sequence[int] = [max(1, min(unit, n)) for unit in units]
-    return Layout(n, row_bytes(data.problem), tuple(rows), max(1, min(reader.chunk_rows, n)), reader.task_bytes)
+    return Layout(n, row_bytes(data.problem), max(1, min(reader.chunk_rows, n)), reader.task_bytes)
 
 
 def budget(resources: Resources) -> int:
