@@ -19,6 +19,8 @@ from nmfstream.run.pipes import BlockMap
 from nmfstream.run.stream_output import Destination, StreamOutput, open_output, rows_a_write
 from nmfstream.types import CSR, Array, Matrix
 
+READ_BYTES = 1 << 20
+"""Rows of W are narrow: what is made of them is many times as large."""
 BLOCK_ROWS = 64
 """Rows of every product: a row's bits do not depend on its place or on its neighbours."""
 
@@ -146,7 +148,7 @@ def _store(config: InverseConfig, model: Model, dtype: np.dtype[Any]) -> Iterato
         data.policy.dtype = dtype
         data.reader.check()
         unit = unit_rows(model.n_features, dtype)
-        batches = data.source(pool, Reading(WRITE_BYTES, 2)).batches(None, unit, 0, unit)
+        batches = data.source(pool, Reading(READ_BYTES, 2)).batches(None, unit, 0, unit)
         chunks = (_dense(batch.X) for batch in batches)
         n = data.problem.n_samples
         yield n, iter([_Rows(n, chunks if n else iter(()))])
