@@ -24,6 +24,7 @@ from nmfstream.run.events import Event, Listener, Note, StageFinished, silent
 from nmfstream.run.fit_inputs import custom_start, initial_rows
 from nmfstream.run.fit_outputs import check_outputs, write_components, write_W
 from nmfstream.run.fit_report import FitPlan, FitReport, commit_model, continued, make_model
+from nmfstream.run.fit_stream import fit_stream
 from nmfstream.run.guards import refuse_own_inputs
 from nmfstream.run.memory import fit_memory
 from nmfstream.run.opening import Data, open_data
@@ -32,6 +33,7 @@ from nmfstream.run.saver import Companions, Saver
 from nmfstream.run.signals import StopFlag
 from nmfstream.run.stages import Hooks, run_stages
 from nmfstream.run.workers import n_threads, workers
+from nmfstream.stores.chunks import is_stream
 
 
 @dataclass
@@ -87,6 +89,8 @@ def fit(config: FitConfig, listener: Listener = silent) -> FitReport:
     began = time.perf_counter()
     read = (*config.inputs.data, config.h_init, config.w_init, config.continue_from)
     refuse_own_inputs([config.model, config.w, config.components], read)
+    if is_stream(config.inputs.data):
+        return fit_stream(config, listener)
     with open_data(config.inputs, config.resources, positive=config.parameters.objective.beta <= 0) as data:
         job = prepare(config, data, listener)
         if config.dry_run:

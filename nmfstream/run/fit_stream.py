@@ -88,6 +88,7 @@ def _learn(
             saver.interrupted(state)
             hint = f"go on with more data by: nmfstream fit - --from {path} -o {config.model}"
             raise stop.error(where=str(path), hint=hint) from None
+        state.stop_reason = "the stream ended"
         model = make_model(state, parameters, name, source.problem.dtype, None, "stream")
         memory = MemoryPlan({}, 0, 0)
         plan = FitPlan(
