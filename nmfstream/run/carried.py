@@ -71,7 +71,10 @@ class DiskW:
         and would write the same rows."""
         path = self.path(generation)
         durable.make_folder(self._prefix.parent)
-        file = durable.reopen(path) if durable.exists(path) else durable.create(path)
+        try:
+            file = durable.create(path)
+        except FileExistsError:
+            file = self._claimed(generation)
         durable.sync_folder(self._prefix.parent)
         return file
 
