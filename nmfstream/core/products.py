@@ -13,6 +13,9 @@ import numpy as np
 from nmfstream.core.kernels.sparse_products import times_dense, transposed_times
 from nmfstream.types import CSR, Array, Matrix
 
+COMPILED_SIZE = 1 << 17
+"""Values from which compiled code pays."""
+
 
 def times_Ht(X: Matrix, H: Array) -> Array:
     """X·Hᵀ, shape (n_rows, n_components), in the common dtype of X and H."""
@@ -26,8 +29,12 @@ def Wt_times(W: Array, X: Matrix) -> Array:
 
 def sum_of_squares(X: Matrix) -> float:
     """‖X‖² summed in float64."""
-    rows = X.values[np.newaxis] if isinstance(X, CSR) else X
-    return float(np.einsum("ij,ij->", rows, rows, dtype=np.float64))
+    values = X.values if isinstance(X, CSR) else X.reshape(-1)
+    if values.size < COMPILED_SIZE:
+        return float(np.einsum("i,i->", values, values, dtype=np.float64))
+    from nmfstream.core.kernels.squares_compiled import squares
+
+    return float(squares(values))
 
 
 def total(X: Matrix) -> float:

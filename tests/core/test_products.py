@@ -82,3 +82,13 @@ def test_sparse_sums_are_exact_in_single_precision(either):
     X = CSR(np.array([0, 5001]), np.arange(5001, dtype=np.int32), np.ones(5001, np.float32), 5001)
     X.data[0] = 3e7
     assert times_Ht(X, np.ones((2, 5001), np.float32))[0, 0] == np.float32(3e7 + 5000)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+def test_sum_of_squares_at_every_scale(scale: float, dtype: type) -> None:
+    X = (scale * np.random.RandomState(0).random_sample((700, 211))).astype(dtype)
+    expected = float((X.astype(np.float64) ** 2).sum())
+    assert sum_of_squares(X) == pytest.approx(expected, rel=1e-12)
+    assert sum_of_squares(X[:, 3:50]) == pytest.approx(float((X[:, 3:50].astype(np.float64) ** 2).sum()), rel=1e-12)
+    assert sum_of_squares(np.zeros_like(X)) == 0
