@@ -96,14 +96,14 @@ def _low_rank(n: int, m: int, noise: float) -> np.ndarray:
     return X * (1 + noise * rng.rand(n, m))
 
 
-DATA: dict[str, Callable[[Path], np.ndarray]] = {
+DATA: dict[str, Callable[[Callable[[], Path]], np.ndarray]] = {
     "random": lambda folder: np.random.RandomState(0).rand(90, 30),
     "low-rank": lambda folder: _low_rank(120, 25, 0.3),
     "near-exact": lambda folder: _low_rank(100, 30, 2e-4),
     "wide": lambda folder: np.random.RandomState(2).rand(25, 70) ** 2,
-    "words": lambda folder: _words(folder / "text" / "bbc_counts.npz"),
-    "spectrum": lambda folder: np.load(folder / "spectra" / "drum_loop_spectrogram.npz")["X"][:150, :200:5] * 10.0,
-    "signatures": lambda folder: np.load(folder / "bio" / "signatures_sbs.npz")["X"] / 100.0,
+    "words": lambda folder: _words(folder() / "text" / "bbc_counts.npz"),
+    "spectrum": lambda folder: np.load(folder() / "spectra" / "drum_loop_spectrogram.npz")["X"][:150, :200:5] * 10.0,
+    "signatures": lambda folder: np.load(folder() / "bio" / "signatures_sbs.npz")["X"] / 100.0,
 }
 
 
@@ -112,8 +112,8 @@ def _words(path: Path) -> np.ndarray:
     return X[:, np.argsort(-np.asarray(X.sum(axis=0)).ravel(), kind="stable")[:60]].toarray().astype(float)
 
 
-def matrix(case: Case, folder: Path) -> Any:
-    """X of a case; where a sparse one may have zeros, half of the cells are."""
+def matrix(case: Case, folder: Callable[[], Path]) -> Any:
+    """X of a case; where a sparse one may have zeros, half of the cells are. `folder` is asked for real data only."""
     X = np.maximum(DATA[case.data](folder), 0.0)
     beta = {"itakura-saito": 0.0, "frobenius": 2.0, "kullback-leibler": 1.0}.get(case.beta_loss, case.beta_loss)
     sparse = case.layout in ("csr", "csc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ def distance(ours: Any, theirs: Any) -> float:
     return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-300))
 
 
+@pytest.fixture
+def real_data(request: pytest.FixtureRequest) -> Callable[[], Path]:
+    """The folder of real data, asked for by the cases that need it alone."""
+    return lambda: request.getfixturevalue("shared_data")
+
+
 def for_theirs(case: Case, X: Any) -> Any:
     """X as scikit-learn gives right numbers for it.
 
@@ -44,8 +51,8 @@ def test_the_set_is_large() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_fit(case: Case, shared_data: Path) -> None:
-    X = matrix(case, shared_data)
+def test_fit(case: Case, real_data: Callable[[], Path]) -> None:
+    X = matrix(case, real_data)
     theirs = sklearn.decomposition.MiniBatchNMF(**case.parameters)
     their_W = theirs.fit_transform(for_theirs(case, X), **start(case, X))
     ours = MiniBatchNMF(**case.parameters)
@@ -66,8 +73,8 @@ def test_fit(case: Case, shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES[::3], ids=str)
-def test_partial_fit_in_uneven_chunks(case: Case, shared_data: Path) -> None:
-    X = matrix(case, shared_data)
+def test_partial_fit_in_uneven_chunks(case: Case, real_data: Callable[[], Path]) -> None:
+    X = matrix(case, real_data)
     bounds = [0, 11, 12, 20, X.shape[0]]
     theirs, ours = sklearn.decomposition.MiniBatchNMF(**case.parameters), MiniBatchNMF(**case.parameters)
     for model, rows in ((theirs, for_theirs(case, X)), (ours, X)):

@@ -64,10 +64,11 @@ def spread_runs(n_samples: int, size: int, seed: int, n_runs: int = N_RUNS) -> R
     n_runs = max(1, min(n_runs, size))
     places = np.random.RandomState(seed).random_sample(n_runs)
     runs: list[tuple[int, int]] = []
+    low = 0
     for i in range(n_runs):
-        low, high = i * n_samples // n_runs, (i + 1) * n_samples // n_runs
-        length = min((i + 1) * size // n_runs - i * size // n_runs, high - low)
-        start = low + int(places[i] * (high - low - length + 1))
+        length, spare = ((i + 1) * rows // n_runs - i * rows // n_runs for rows in (size, n_samples - size))
+        start = low + int(places[i] * (spare + 1))
+        low += length + spare
         if runs and runs[-1][1] == start:
             runs[-1] = (runs[-1][0], start + length)
         elif length:

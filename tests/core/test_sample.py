@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fewpass_tools import as_csr
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nmfstream.core.holdout import held_out, row_numbers, split
@@ -19,6 +19,7 @@ F4 = np.dtype("f4")
 
 
 @given(st.integers(1, 10**7), st.integers(1, 10**6), st.integers(0, 2**31 - 1))
+@example(259, 258, 0)
 def test_runs_are_disjoint_ascending_and_as_many_rows_as_asked(n: int, size: int, seed: int) -> None:
     size = min(n, size)
     runs = spread_runs(n, size, seed)
