@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from convergence_texts import texts
 
 from nmfstream.core.parameters import Objective
 from nmfstream.core.rowsolve import row_solver
@@ -120,6 +121,8 @@ SETS: dict[str, Set] = {
     "drum": Set(drum, 4, 1, 64),
     "dense-20k": Set(synthetic(20_000, 300, 20), 20, 2, 1024),
     "poisson-20k": Set(synthetic(20_000, 300, 10, poisson=True), 10, 1, 1024),
+    "texts": Set(lambda folder: texts(), 20, 1, 4096),
+    "texts-tfidf": Set(lambda folder: tfidf(texts()), 30, 2, 4096),
     "dense-200k": Set(synthetic(200_000, 300, 20), 20, 2, 4096),
     "poisson-200k": Set(synthetic(200_000, 300, 10, poisson=True), 10, 1, 4096),
     "dense-1m": Set(synthetic(1_000_000, 200, 20), 20, 2, 4096),
