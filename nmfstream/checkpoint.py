@@ -33,6 +33,9 @@ KEPT = 2
 MAY_CHANGE = frozenset({"max_iter", "tol", "max_no_improvement"})
 """Parameters that a resumed run may be given another value of."""
 
+STREAM = "stream"
+"""In the place of the data's fingerprint, where they come once: such a run cannot be resumed, only learnt on from."""
+
 
 class Checkpoints:
     """The checkpoint of one run.
@@ -76,13 +79,22 @@ class Checkpoints:
         self._tried: set[int] = set()
         self._earlier: list[dict[str, str]] = []
 
-    def open(self, *, resume: bool, overwrite: bool = False, check: Callable[[], None] = lambda: None) -> Saved | None:
+    def open(
+        self,
+        *,
+        resume: bool,
+        overwrite: bool = False,
+        after: bool = False,
+        check: Callable[[], None] = lambda: None,
+    ) -> Saved | None:
         """Take the lease, and find what there is to resume.
 
         Parameters
         ----------
         resume, overwrite : bool
             As the options. With both, what matches is resumed and anything else discarded.
+        after : bool
+            The run started from what is there: it is neither resumed nor discarded, newer generations replace it.
         check : callable
             Called while waiting for another owner's silence; may raise.
 
@@ -99,7 +111,7 @@ class Checkpoints:
         """
         self.lease.acquire(check)
         try:
-            return self._settle(resume, overwrite)
+            return self._settle(resume, overwrite, after)
         except BaseException:
             self.lease.release()
             raise
@@ -191,11 +203,14 @@ class Checkpoints:
             durable.remove_folder(self.path)
         self._number, self._bad = 0, set()
 
-    def _settle(self, resume: bool, overwrite: bool) -> Saved | None:
+    def _settle(self, resume: bool, overwrite: bool, after: bool) -> Saved | None:
         if durable.exists(self.path) and not durable.is_folder(self.path):
             raise OutputExistsError("is no checkpoint", where=str(self.path), hint="choose another --checkpoint")
         self._sweep()
         if not generations(self.path):
+            return None
+        if after:
+            self._number = max(generations(self.path))
             return None
         if resume:
             try:
@@ -204,7 +219,8 @@ class Checkpoints:
                 if not overwrite:
                     raise
         elif not overwrite:
-            hint = "--resume goes on with it, --overwrite discards it"
+            goes_on = f"--from {self.path}" if self.data == STREAM else "--resume"
+            hint = f"{goes_on} goes on with it, --overwrite discards it"
             raise OutputExistsError("there is a checkpoint", where=str(self.path), hint=hint)
         self.discard()
         return None

@@ -66,9 +66,7 @@ class Estimator:
         valid = self._parameter_names()
         for name, value in params.items():
             if name not in valid:
-                raise ValueError(
-                    f"Invalid parameter {name!r} for estimator {self}. Valid parameters are: {valid!r}."
-                )
+                raise ValueError(f"Invalid parameter {name!r} for estimator {self}. Valid parameters are: {valid!r}.")
             setattr(self, name, value)
         return self
 

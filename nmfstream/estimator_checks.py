@@ -49,9 +49,7 @@ _BOOL = [
 ]
 _COUNT = [_int_from(1)]
 _SEED = Rule(lambda v: _is_int(v) and 0 <= v < 2**32, "an int in the range [0, 4294967295]")
-_STATE = Rule(
-    lambda v: isinstance(v, np.random.RandomState), "an instance of 'numpy.random.mtrand.RandomState'"
-)
+_STATE = Rule(lambda v: isinstance(v, np.random.RandomState), "an instance of 'numpy.random.mtrand.RandomState'")
 
 RULES: dict[str, list[Rule]] = {
     "n_components": [_int_from(1), _NONE, _one_of("auto")],
@@ -269,9 +267,7 @@ def check_feature_names(estimator: Any, X: Any, *, reset: bool) -> None:
     if fitted is None and names is not None:
         warnings.warn(f"X has feature names, but {who} was fitted without feature names", stacklevel=4)
     elif fitted is not None and names is None:
-        warnings.warn(
-            f"X does not have valid feature names, but {who} was fitted with feature names", stacklevel=4
-        )
+        warnings.warn(f"X does not have valid feature names, but {who} was fitted with feature names", stacklevel=4)
     elif fitted is not None and names is not None and not np.array_equal(fitted, names):
         raise ValueError(_difference(fitted, names))
 

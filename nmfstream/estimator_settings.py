@@ -97,6 +97,4 @@ class Settings(Estimator):
 
     def _model(self, X: Matrix) -> MuModel:
         problem = problem_of(X)
-        return MuModel(
-            self._objective(), problem.n_features, problem.dtype, is_compiled(problem, self._n_components)
-        )
+        return MuModel(self._objective(), problem.n_features, problem.dtype, is_compiled(problem, self._n_components))

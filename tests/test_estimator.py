@@ -197,9 +197,7 @@ def test_pickled_model_goes_on(X) -> None:
     model = MiniBatchNMF(2, init="random", random_state=0, batch_size=20)
     model.partial_fit(X[:20])
     again = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(
-        model.partial_fit(X[20:40]).components_, again.partial_fit(X[20:40]).components_
-    )
+    np.testing.assert_array_equal(model.partial_fit(X[20:40]).components_, again.partial_fit(X[20:40]).components_)
     assert again.n_steps_ == 2
 
 

@@ -30,7 +30,7 @@ class Command(click.Command):
         self.example = example
         for option in self.params:
             if isinstance(option, click.Option) and option.name not in _NOT_SETTABLE and option.envvar is None:
-                option.envvar = [f"{PREFIX}_{p}{option.name}".upper() for p in (f"{_snake(self.name)}_", "")]
+                option.envvar = _variables(_snake(self.name), option)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it; from here on large blocks of memory are returned when they are freed."""
@@ -43,6 +43,13 @@ class Command(click.Command):
             with formatter.section("Example"):
                 for line in self.example.splitlines():
                     formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+def _variables(command: str, option: click.Option) -> list[str]:
+    """The environment variables of an option, the command's own first: one for each name that it goes by."""
+    written = [_snake(name.lstrip("-")) for name in option.opts if name.startswith("--")]
+    names = dict.fromkeys([option.name or "", *written])
+    return [f"{PREFIX}_{before}{name}".upper() for before in (f"{command}_", "") for name in names]
 
 
 def read_config(ctx: click.Context, param: click.Parameter, path: str | None) -> None:

@@ -20,11 +20,18 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, name="top", example="nmfstream top topics.h5 -n 10")
 @click.argument("model", type=o.Store(), metavar="MODEL")
-@click.option("-n", "--features", "n", type=o.POSITIVE, metavar="N", default=10, show_default=True,
-              help="Features a component.")
+@click.option(
+    "-n", "--features", "n", type=o.POSITIVE, metavar="N", default=10, show_default=True, help="Features a component."
+)
 @click.option("--names", type=o.File(), metavar="FILE", help="Feature names, one a line, where the model has none.")
-@click.option("--format", "layout", type=click.Choice(["table", "csv", "tsv"]), default="table", show_default=True,
-              help="How it is laid out.")
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(["table", "csv", "tsv"]),
+    default="table",
+    show_default=True,
+    help="How it is laid out.",
+)
 @o.common_options  # fmt: skip
 def top(**given: Any) -> None:
     """Print each component's strongest features: name, weight, and share of the component's sum."""
@@ -58,9 +65,7 @@ def _table(components: list[Component]) -> str:
     ]
     head = ("component", "feature", "weight", "share")
     wide = [max(len(row[i]) for row in (head, *rows)) for i in range(4)]
-    lines = (
-        f"{a:>{wide[0]}}  {b:<{wide[1]}}  {c:>{wide[2]}}  {d:>{wide[3]}}".rstrip() for a, b, c, d in (head, *rows)
-    )
+    lines = (f"{a:>{wide[0]}}  {b:<{wide[1]}}  {c:>{wide[2]}}  {d:>{wide[3]}}".rstrip() for a, b, c, d in (head, *rows))
     return "\n".join(lines) + "\n"
 
 

@@ -74,9 +74,7 @@ class MuModel:
         """Weights for a batch of `n_rows` rows."""
         return self.objective.penalties(self.n_features, n_rows)
 
-    def solve(
-        self, blocks: list[Block], H: Array | Fixed, tol: float, max_iter: int, executor: Executor
-    ) -> Array:
+    def solve(self, blocks: list[Block], H: Array | Fixed, tol: float, max_iter: int, executor: Executor) -> Array:
         """W of these rows from a flat start, stopping on the change of all of them together."""
         fixed = H if isinstance(H, Fixed) else self.loss.fix(H)
         update = RowUpdate(self.loss, fixed, self.penalties(blocks[-1].stop))

@@ -38,9 +38,7 @@ def batch_sums(loss: Loss, blocks: Sequence[Block], W: Array, H: Array, executor
     return Sums(cost, terms, np.asarray(summaries.sum(axis=0, dtype=np.float64)))
 
 
-def _over_blocks(
-    loss: Loss, blocks: Sequence[Block], W: Array, H: Array, terms: Array, executor: Executor
-) -> float:
+def _over_blocks(loss: Loss, blocks: Sequence[Block], W: Array, H: Array, terms: Array, executor: Executor) -> float:
     cost = 0.0
     for part in executor.map(lambda b: loss.statistics(b.X, W[b.start : b.stop], H), blocks):
         terms += part.terms
@@ -48,9 +46,7 @@ def _over_blocks(
     return cost
 
 
-def _over_stripes(
-    loss: Loss, blocks: Sequence[Block], W: Array, H: Array, terms: Array, executor: Executor
-) -> float:
+def _over_stripes(loss: Loss, blocks: Sequence[Block], W: Array, H: Array, terms: Array, executor: Executor) -> float:
     bounds = stripes(*H.shape)
     pieces = executor.map(lambda block: split_columns(block.X, bounds), blocks)
 
@@ -80,6 +76,4 @@ def split_columns(X: Matrix, bounds: Sequence[tuple[int, int]]) -> list[Matrix]:
     counts = np.bincount(stripe.astype(np.int64) * n_rows + rows, minlength=len(bounds) * n_rows)
     ends = np.concatenate([[0], np.cumsum(counts)])
     indices, data = (own.indices - stripe * width)[order], own.data[order]
-    return [
-        CSR(ends[s * n_rows : (s + 1) * n_rows + 1], indices, data, b - a) for s, (a, b) in enumerate(bounds)
-    ]
+    return [CSR(ends[s * n_rows : (s + 1) * n_rows + 1], indices, data, b - a) for s, (a, b) in enumerate(bounds)]

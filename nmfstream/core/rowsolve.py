@@ -42,7 +42,6 @@ class Rows(Protocol):
         ...
 
 
-
 class RowSolution(NamedTuple):
     """Rows of W and how near to optimal they are.
 

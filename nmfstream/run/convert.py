@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nmfstream.config import Inputs, Resources
-from nmfstream.errors import DataError, InterruptedRunError
+from nmfstream.errors import DataError
 from nmfstream.plan import Demand, MemoryPlan, Pass, plan_memory
 from nmfstream.run.events import Advanced, Listener, StageFinished, StageStarted, silent
 from nmfstream.run.guards import refuse_own_inputs
@@ -227,15 +227,8 @@ def _copy(
             output.write(batch.start, batch.X)
             listener(Advanced(batch.stop, _size(batch.X), step, float("nan")))
             if stop():
-                raise _interrupted(stop)
+                raise stop.unsaved(hint="run the same command again")
     listener(StageFinished("convert", n, time.perf_counter() - began))
-
-
-def _interrupted(stop: StopFlag) -> InterruptedRunError:
-    """A conversion is not continued: its output is removed."""
-    error = InterruptedRunError(f"interrupted ({stop.reason}), nothing was written", hint="run the same command again")
-    error.exit_code = stop.error().exit_code
-    return error
 
 
 def _size(X: Matrix) -> int:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from nmfstream.checkpoint import Checkpoints
+from nmfstream.checkpoint import STREAM, Checkpoints
 from nmfstream.config import FitConfig
 from nmfstream.core.blocks import block_rows
 from nmfstream.core.parameters import Parameters
 from nmfstream.core.solvers import make_solver, resolve
-from nmfstream.errors import StopRequested, UsageError
+from nmfstream.errors import InterruptedRunError, StopRequested, UsageError
 from nmfstream.fingerprint import numeric_fingerprint
 from nmfstream.model import flat_parameters
 from nmfstream.plan import MemoryPlan
@@ -41,7 +42,7 @@ def fit_stream(config: FitConfig, listener: Listener) -> FitReport:
     _refuse_what_needs_a_store(config)
     began = time.perf_counter()
     with StopFlag(config.saving.max_time) as stop:
-        source = _source(config)
+        source = _source(config, stop)
         parameters = continued(config, config.parameters, source.problem.n_features)
         name = resolve(config.solver, parameters.objective.beta)
         report = _learn(config, parameters, name, source, stop, listener)
@@ -62,10 +63,14 @@ def _refuse_what_needs_a_store(config: FitConfig) -> None:
             raise UsageError("a stream is read once, from its start", where=option, hint="name a file instead of -")
 
 
-def _source(config: FitConfig) -> StreamSource:
+def _source(config: FitConfig, stop: StopFlag) -> StreamSource:
     inputs, data = config.inputs, config.inputs.data[0]
-    arrays = open_stream(standard_input(), inputs.input_format) if isinstance(data, str) else of_iterator(data)
-    return StreamSource(arrays, inputs.dtype, inputs.negative, config.parameters.objective.beta <= 0)
+    piped = isinstance(data, str)
+    arrays = open_stream(standard_input(), inputs.input_format, stop=stop) if piped else of_iterator(data)
+    try:
+        return StreamSource(arrays, inputs.dtype, inputs.negative, config.parameters.objective.beta <= 0)
+    except StopRequested:
+        raise stop.unsaved(what="no row had come", where=NAME, hint="run the same command again") from None
 
 
 def _learn(
@@ -77,8 +82,8 @@ def _learn(
     size = block_rows(source.problem, parameters.objective.n_components, batch)
     path = config.saving.path or Path(f"{config.model}.ckpt")
     identity = {**flat_parameters(parameters, name), "dtype": str(source.problem.dtype)}
-    with Checkpoints(path, identity=identity, fingerprint=numeric_fingerprint(), data="stream") as checkpoints:
-        checkpoints.open(resume=False, overwrite=config.saving.overwrite)
+    with Checkpoints(path, identity=identity, fingerprint=numeric_fingerprint(), data=STREAM) as checkpoints:
+        checkpoints.open(resume=False, overwrite=config.saving.overwrite, after=_goes_on_from(config, path))
         checkpoints.start()
         saver = Saver(checkpoints, config.saving, stop, listener)
         try:
@@ -86,10 +91,12 @@ def _learn(
                 run_stages(solver, state, source, executor, size, hooks=Hooks(saver.after_step, listener))
         except StopRequested:
             saver.interrupted(state)
+            if saver.generation is None:
+                raise _nothing_learnt(stop, batch) from None
             hint = f"go on with more data by: nmfstream fit - --from {path} -o {config.model}"
             raise stop.error(where=str(path), hint=hint) from None
         state.stop_reason = "the stream ended"
-        model = make_model(state, parameters, name, source.problem.dtype, None, "stream")
+        model = make_model(state, parameters, name, source.problem.dtype, None, STREAM)
         memory = MemoryPlan({}, 0, 0)
         plan = FitPlan(
             name, str(source.problem.dtype), source.rows, source.problem.n_features, batch, size, 0,
@@ -99,3 +106,13 @@ def _learn(
         commit_model(config, model)
         saver.finish(state)
         return replace(report, revived=int(getattr(state.solver, "revived", 0)))
+
+
+def _goes_on_from(config: FitConfig, path: Path) -> bool:
+    """Whether ``--from`` names this run's checkpoint: what it holds stays until there is something newer."""
+    return config.continue_from is not None and os.path.realpath(config.continue_from) == os.path.realpath(path)
+
+
+def _nothing_learnt(stop: StopFlag, batch: int) -> InterruptedRunError:
+    what = f"nothing was learnt: the first {batch} rows had not been worked through"
+    return stop.unsaved(what=what, where=NAME, hint="run the same command again; a smaller --batch-size learns sooner")

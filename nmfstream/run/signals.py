@@ -83,6 +83,12 @@ class StopFlag:
             error.exit_code = CTRL_C_CODE
         return error
 
+    def unsaved(self, *, what: str = "nothing was written", where: str = "", hint: str) -> InterruptedRunError:
+        """As `error`, for a run that has nothing to go on with."""
+        error = InterruptedRunError(f"interrupted ({self.reason}), {what}", where=where, hint=hint)
+        error.exit_code = self.error().exit_code
+        return error
+
     def _look_at_clock(self, now: float) -> None:
         if self._asked is not None:
             self._longest_gap = max(self._longest_gap, now - self._asked)

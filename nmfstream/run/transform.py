@@ -14,7 +14,7 @@ import numpy as np
 from nmfstream.config import TransformConfig
 from nmfstream.core.blocks import block_rows
 from nmfstream.core.rowsolve import row_solver
-from nmfstream.errors import DataError, StopRequested, UsageError
+from nmfstream.errors import DataError, InterruptedRunError, StopRequested, UsageError
 from nmfstream.model import Model, check_feature_names, read_model
 from nmfstream.plan import MemoryPlan
 from nmfstream.run.events import Listener, Note, StageFinished, StageStarted, silent
@@ -173,15 +173,23 @@ def _solve(
             for solved in solve_rows(source, solver, executor, rows, size, report.quality, listener):
                 sink.write(solved.batch.start, solved.W)
                 report.rows_solved += len(solved.W)
-                if stop():
-                    raise StopRequested
+                if rows[0] + report.rows_solved < rows[1]:
+                    stop.check()
         except StopRequested:
             sink.save()
-            raise stop.error(where=str(config.output)) from None
+            raise _interrupted(stop, config.output, rows[0] + report.rows_solved, rows[1]) from None
     listener(StageFinished("transform", rows[1] - rows[0], time.perf_counter() - began))
     if report.quality.unfinished:
         worst = f"row {report.quality.worst_row}, relative residual {report.quality.worst:.2g}"
         listener(Note(f"{report.quality.unfinished} rows not solved to the tolerance (worst: {worst})", warning=True))
+
+
+def _interrupted(stop: StopFlag, output: str | None, row: int, end: int) -> InterruptedRunError:
+    """What was saved; of a pipe, where the rows that its reader has end."""
+    if output is not None and output != "-":
+        return stop.error(where=output)
+    where = "standard output" if output else ""
+    return stop.unsaved(what=f"rows before {row} are done", where=where, hint=f"--rows {row}:{end} gives the rest")
 
 
 @contextmanager

@@ -62,5 +62,3 @@ def open_hdf5(output: Output, making: Making) -> OffsetWriter:
     name = output.dataset
     file, offset, resumed = begin(output.path, making, lambda f: lay(f, name, making), lambda f: find(f, name, making))
     return OffsetWriter(file, offset, making, output.path, resumed=resumed)
-
-

@@ -28,6 +28,7 @@ CHUNK_BYTES = 4 << 20
 """Bytes of rows that are stored together where the user does not say."""
 
 _SINGLE = (".npy",)
+_TEXT = (".csv", ".tsv")
 _ZARR_SIGNS = ("zarr.json", ".zgroup", ".zarray")
 
 
@@ -123,9 +124,11 @@ def _mere_folder(path: Path, suffix: str) -> bool:
 
 
 def _suggest(spec: str) -> str:
-    close = difflib.get_close_matches(Path(spec).suffix.lower(), WRITERS, n=1)
-    meant = f"did you mean {Path(spec).with_suffix(close[0])}? " if close else ""
-    return f"{meant}outputs end in .npy, .npz, .h5/DATASET or .zarr/DATASET"
+    suffix = Path(spec).suffix.lower()
+    text = f" (as text: transform -o - --output-format {suffix[1:]} > {spec})" if suffix in _TEXT else ""
+    close = difflib.get_close_matches(suffix, WRITERS, n=2)
+    meant = f"did you mean {' or '.join(str(Path(spec).with_suffix(s)) for s in close)}? " if close else ""
+    return f"{meant}outputs end in .npy, .npz, .h5/DATASET or .zarr/DATASET{text}"
 
 
 def refuse_existing(spec: str, *, overwrite: bool = False) -> None:

@@ -11,11 +11,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from nmfstream.errors import StorageError
+from nmfstream.errors import StopRequested, StorageError
 
 CAPACITY = 16 << 20
 _PIECE = 1 << 18
 _F_SETPIPE_SZ, _PIPE_BYTES = 1031, 1 << 20
+_ASK_SECONDS = 0.1
 
 
 class ReadAhead:
@@ -30,10 +31,12 @@ class ReadAhead:
         Nothing of it has been read yet.
     capacity : int
         Bytes held at most, unless one row is larger.
+    stop : callable, optional
+        Asked while nothing comes: whether to give up waiting.
     """
 
-    def __init__(self, file: IO[bytes], capacity: int = CAPACITY) -> None:
-        self._capacity = capacity
+    def __init__(self, file: IO[bytes], capacity: int = CAPACITY, stop: Callable[[], bool] | None = None) -> None:
+        self._capacity, self._stop = capacity, stop
         self._pieces: deque[memoryview] = deque()
         self._held = 0
         self._wanted = 0
@@ -66,12 +69,16 @@ class ReadAhead:
         ------
         StorageError
             If reading failed.
+        StopRequested
+            If a stop was asked for while waiting.
         """
         with self._change:
             self._wanted = size
             self._change.notify_all()
             while self._held < size and not self._ended:
-                self._change.wait()
+                if self._stop is not None and self._stop():
+                    raise StopRequested
+                self._change.wait(None if self._stop is None else _ASK_SECONDS)
             if self._held < size and self._error is not None:
                 raise StorageError(f"read failed: {self._error}", where="standard input") from self._error
             return self._held

@@ -56,6 +56,7 @@ FORMATS = (
     ),
 )
 
+_TEXT = (".csv", ".tsv")
 _ZARR_SIGNS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|[a-z0-9]+::", re.IGNORECASE)
 
@@ -223,6 +224,9 @@ def _by_signature(store: str) -> Format:
     for form in FORMATS:
         if any(start[at : at + len(magic)] == magic for at, magic in form.signatures):
             return form
+    if (suffix := Path(store).suffix.lower()) in _TEXT:
+        hint = f"text is read from a pipe: nmfstream ... - --input-format {suffix[1:]} < {store}"
+        raise UsageError("text is no store", where=store, hint=hint)
     suffixes = [suffix for form in FORMATS for suffix in form.suffixes]
     close = difflib.get_close_matches(Path(store).suffix.lower(), suffixes, 1)
     hint = f"did you mean a {close[0]} file?" if close else f"known are {', '.join(suffixes)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO, Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from nmfstream.errors import DataError, UsageError
-from nmfstream.stores.npy import HEADER_LIMIT, Header, matrix_of, parse_header
+from nmfstream.stores.npy import HEADER_LIMIT, MAGIC, Header, matrix_of, parse_header
 from nmfstream.stores.readahead import ReadAhead
 from nmfstream.types import Array
 
@@ -20,6 +21,7 @@ WHOLE_BYTES = 64 << 20
 """Largest column-major array that is taken: its rows are complete only at its end."""
 
 _LONGEST_LINE = 256 << 20
+_PARTED_BY = {",": "commas", "\t": "tabs"}
 
 
 class StreamArray(NamedTuple):
@@ -42,7 +44,13 @@ class StreamArray(NamedTuple):
     chunks: Iterator[Any]
 
 
-def open_stream(file: IO[bytes], format: str = "npy", *, name: str = "standard input") -> Iterator[StreamArray]:
+def open_stream(
+    file: IO[bytes],
+    format: str = "npy",
+    *,
+    name: str = "standard input",
+    stop: Callable[[], bool] | None = None,
+) -> Iterator[StreamArray]:
     """The matrices of a stream, each to be read to its end before the next.
 
     Parameters
@@ -52,6 +60,8 @@ def open_stream(file: IO[bytes], format: str = "npy", *, name: str = "standard i
         npy, csv or tsv.
     name : str
         For messages.
+    stop : callable, optional
+        Asked while nothing comes; `StopRequested` is raised where it says yes.
 
     Raises
     ------
@@ -62,14 +72,18 @@ def open_stream(file: IO[bytes], format: str = "npy", *, name: str = "standard i
     """
     if format not in FORMATS:
         raise UsageError(f"no stream format is called {format!r}", hint=f"one of {', '.join(FORMATS)}")
-    return FORMATS[format](ReadAhead(file), name)
+    return FORMATS[format](ReadAhead(file, stop=stop), name)
 
 
 def _npy(pipe: ReadAhead, name: str) -> Iterator[StreamArray]:
     number = 0
     while pipe.wait(1):
         where = f"{name}, array {number}"
-        header = parse_header(_header_bytes(pipe, where), where)
+        start = _header_bytes(pipe, where)
+        if start[: len(MAGIC)] != MAGIC:
+            hint = "send what numpy.save writes, or say --input-format csv or tsv"
+            raise DataError(f"not an NPY array, it begins with {start!r}", where=where, hint=hint)
+        header = parse_header(start, where)
         dtype = matrix_of(header, where)
         n_rows, n_features = header.shape
         chunks = _columnwise(pipe, header, where) if header.fortran else _rowwise(pipe, header, where)
@@ -84,7 +98,7 @@ def _header_bytes(pipe: ReadAhead, where: str) -> bytes:
     if start[6:7] not in (b"", b"\x01"):
         start += pipe.take(2)
     length = int.from_bytes(start[8:], "little")
-    return start if length > HEADER_LIMIT or start[:6] != b"\x93NUMPY" else start + pipe.take(length)
+    return start if length > HEADER_LIMIT or start[:6] != MAGIC else start + pipe.take(length)
 
 
 def _rowwise(pipe: ReadAhead, header: Header, where: str) -> Iterator[Array]:
@@ -135,10 +149,12 @@ def _with_first(first: Array, rest: Iterator[Array]) -> Iterator[Array]:
 
 
 def _lines(pipe: ReadAhead, name: str) -> Iterator[list[bytes]]:
-    """Whole lines, as many as are there."""
-    head = b""
+    """Whole lines, as many as are there; a byte order mark before the first is dropped."""
+    head, begun = b"", False
     while piece := pipe.some():
         head += piece
+        if not begun and len(head) >= len(BOM_UTF8):
+            head, begun = head.removeprefix(BOM_UTF8), True
         cut = head.rfind(b"\n") + 1
         if cut:
             yield head[:cut].splitlines()
@@ -150,9 +166,10 @@ def _lines(pipe: ReadAhead, name: str) -> Iterator[list[bytes]]:
 
 
 def _parsed(lines: Iterator[list[bytes]], delimiter: str, name: str) -> Iterator[Array]:
-    row, n_features = 0, 0
+    row, number, n_features = 0, 1, 0
     for some in lines:
-        filled = [line for line in some if line.strip()]
+        filled = [(at, line) for at, line in enumerate(some, number) if line.strip()]
+        number += len(some)
         if not filled:
             continue
         chunk = _numbers(filled, delimiter, row, n_features, name)
@@ -160,9 +177,9 @@ def _parsed(lines: Iterator[list[bytes]], delimiter: str, name: str) -> Iterator
         yield chunk
 
 
-def _numbers(lines: list[bytes], delimiter: str, row: int, n_features: int, name: str) -> Array:
+def _numbers(lines: list[tuple[int, bytes]], delimiter: str, row: int, n_features: int, name: str) -> Array:
     try:
-        text = [line.decode() for line in lines]
+        text = [line.decode() for _, line in lines]
         chunk = np.loadtxt(text, delimiter=delimiter, comments=None, ndmin=2, quotechar='"')
     except ValueError:
         chunk = np.empty((0, 0))
@@ -171,24 +188,38 @@ def _numbers(lines: list[bytes], delimiter: str, row: int, n_features: int, name
     return chunk
 
 
-def _bad_line(lines: list[bytes], delimiter: str, row: int, n_features: int, name: str) -> DataError:
+def _bad_line(lines: list[tuple[int, bytes]], delimiter: str, row: int, n_features: int, name: str) -> DataError:
     """Find the line and the field that is no number."""
-    for number, line in enumerate(lines, row):
+    for at, (number, line) in enumerate(lines, row):
+        where = f"{name}: line {number}, row {at}"
         fields = [field.strip().strip('"') for field in line.decode("utf-8", "replace").split(delimiter)]
         n_features = n_features or len(fields)
-        for column, field in enumerate(fields):
-            if not _is_number(field):
-                return _no_number(field, number, column, name)
+        wrong = [column for column, field in enumerate(fields) if not _is_number(field)]
+        if wrong:
+            return _no_number(fields, wrong, delimiter, at, where)
         if len(fields) != n_features:
             what = f"{len(fields)} fields where the lines before have {n_features}"
-            return DataError(what, where=f"{name}: row {number}", hint="look at that line, and at --input-format")
-    return DataError("lines that cannot be read", where=f"{name}: row {row}", hint="look at --input-format")
+            return DataError(what, where=where, hint="mend that line, or look at --input-format")
+    where = f"{name}: line {lines[0][0]}, row {row}"
+    return DataError("lines that cannot be read", where=where, hint="look at --input-format")
 
 
-def _no_number(field: str, row: int, column: int, name: str) -> DataError:
-    hints = {True: "drop a header line, as with 'tail -n +2'", False: "every field must hold a number"}
+def _no_number(fields: list[str], wrong: list[int], delimiter: str, row: int, where: str) -> DataError:
+    field = fields[wrong[0]]
     what = f"{field[:40]!r} is no number" if field else "an empty field"
-    return DataError(what, where=f"{name}: row {row}, column {column}", hint=hints[row == 0 and bool(field)])
+    return DataError(what, where=f"{where}, column {wrong[0]}", hint=_advice(fields, wrong, delimiter, row))
+
+
+def _advice(fields: list[str], wrong: list[int], delimiter: str, row: int) -> str:
+    """What to do about fields that are no numbers: one field, a header, a column of names, or a stray one."""
+    if len(fields) == 1:
+        return f"fields are parted by {_PARTED_BY[delimiter]}: look at --input-format"
+    if row or not all(fields[column] for column in wrong):
+        return "every field must hold a number"
+    if wrong == [0]:
+        cut = "cut -f2-" if delimiter == "\t" else f"cut -d{delimiter} -f2-"
+        return f"drop a column of names, as with '{cut}'"
+    return "drop a header line, as with 'tail -n +2'"
 
 
 def _is_number(field: str) -> bool:

@@ -61,9 +61,7 @@ def _cells(files: Files, folder: str, metadata: ArrayMetadata) -> Iterator[tuple
                 yield _file(files, f"{at}/{entry.name}".lstrip("/"), entry.folder, cell)
 
 
-def _nested(
-    files: Files, folder: str, above: tuple[int, ...], metadata: ArrayMetadata
-) -> Iterator[tuple[int, ...]]:
+def _nested(files: Files, folder: str, above: tuple[int, ...], metadata: ArrayMetadata) -> Iterator[tuple[int, ...]]:
     depth = len(above) + 1
     for entry in files.entries(folder.rstrip("/")):
         part = _parse([entry.name], metadata.grid[depth - 1 : depth])

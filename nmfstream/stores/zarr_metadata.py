@@ -267,4 +267,3 @@ def _fill(value: Any, dtype: np.dtype[Any]) -> Any:
         return np.frombuffer(raw, dtype.newbyteorder(">"))[0]
     text = value.replace("Infinity", "inf") if isinstance(value, str) else value
     return np.asarray(text, np.float64 if dtype.kind == "f" else None).astype(dtype)[()]
-

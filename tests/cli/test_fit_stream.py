@@ -132,5 +132,49 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75
     assert b"--from m.h5.ckpt" in said
-    done = fit(tmp_path, pipe(data()), "--from", "m.h5.ckpt", "--overwrite")
+    done = fit(tmp_path, pipe(data()), *said.decode().split("nmfstream fit - ")[1].split())
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("fed", [b"", pipe(data())], ids=["nothing", "a part of a batch"])
+def test_a_signal_ends_the_wait_for_rows(tmp_path: Path, fed: bytes, number: int, code: int) -> None:
+    command = [*PROGRAM, "fit", "-", "-o", "m.h5", "-k", "3"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write(fed)
+        process.stdin.flush()
+        wait_for(lambda: catches(process.pid, number))
+        if fed:
+            wait_for(lambda: any(tmp_path.glob("m.h5.ckpt*")))
+        process.send_signal(number)
+        assert process.wait(20) == code
+        said = process.stderr.read()
+    assert len(said.splitlines()) == 1
+    assert b"saved" not in said
+    assert (b"nothing was learnt" if fed else b"no row had come") in said
+    assert not list(tmp_path.iterdir())
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether the process is under the driver's own handlers: SIGUSR1's is nobody else's."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
+    return all(caught >> (n - 1) & 1 for n in (number, signal.SIGUSR1))
+
+
+def test_going_on_from_its_own_checkpoint_keeps_it_until_there_is_a_newer_one(tmp_path: Path) -> None:
+    assert fit(tmp_path, pipe(data()), "-k", "3").returncode == 0
+    (tmp_path / "m.h5").unlink()
+    done = fit(tmp_path, pipe(-data()), "--from", "m.h5.ckpt")
+    assert done.returncode == 65, done.stderr
+    assert list((tmp_path / "m.h5.ckpt").glob("*.gen"))
+    assert fit(tmp_path, pipe(data()), "--from", "m.h5.ckpt").returncode == 0
+    assert len(list((tmp_path / "m.h5.ckpt").glob("*.gen"))) == 1
+
+
+def test_a_checkpoint_in_the_way_is_learnt_on_from(tmp_path: Path) -> None:
+    fit(tmp_path, pipe(data()), "-k", "3")
+    done = fit(tmp_path, pipe(data()), "-k", "3")
+    assert done.returncode == 73
+    assert b"--from m.h5.ckpt goes on with it, --overwrite discards it" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -211,3 +212,17 @@ def feed(pipe, X, times):
 def test_memory_is_flat_however_long_an_array_is(model, X):
     short, long = (peak_of_a_long_array(model, X, times) for times in (12000, 36000))
     assert long < short + (16 << 20)
+
+
+def test_time_that_is_up_says_where_the_rows_on_a_pipe_end(model, tmp_path, X):
+    np.save(tmp_path / "long.npy", np.tile(X, (2000, 1)))
+    command = ("transform", "long.npy", "-m", model, "-o", "-", "--output-format", "csv", "-q")
+    first = run(*command, "--max-time", "0.001s", cwd=tmp_path)
+    assert first.returncode == 75
+    said = complaint(first)
+    assert "saved" not in said and "--resume" not in said
+    rows = re.search(r"rows before (\d+) are done; --rows (\d+:120000) gives the rest", said)
+    assert rows is not None, said
+    assert first.stdout.count(b"\n") == int(rows[1])
+    rest = run(*command, "--rows", rows[2], cwd=tmp_path)
+    assert first.stdout + rest.stdout == run(*command, cwd=tmp_path).stdout

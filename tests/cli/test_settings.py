@@ -64,3 +64,14 @@ def test_a_wrong_value_in_the_environment_is_said_to_be_there(model):
     done = run("top", model, env={"NMFSTREAM_N": "x"})
     assert done.returncode == 2
     assert "from the environment" in complaint(done)
+
+
+@pytest.mark.parametrize("name", ["NMFSTREAM_SEED", "NMFSTREAM_RANDOM_STATE", "NMFSTREAM_FIT_SEED"])
+def test_every_name_of_an_option_is_a_variable(tmp_path, x_npy, name):
+    done = run("fit", x_npy, "-o", tmp_path / "q.h5", "-k", "2", env={name: "x"})
+    assert done.returncode == 2
+    assert "--random-state / --seed from the environment" in complaint(done)
+
+
+def test_the_variable_is_called_as_the_option_is(model):
+    assert run("top", model, env={"NMFSTREAM_JSON": "1"}).stdout.startswith(b"{")

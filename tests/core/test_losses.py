@@ -148,9 +148,7 @@ def test_fast_forms_of_several_steps_are_the_plain_one(beta, make, dtype, n_comp
     np.testing.assert_allclose(found.W, expected.W, rtol=tolerance, atol=tolerance * 1e-3)
     np.testing.assert_allclose(found.changes**0.5, expected.changes**0.5, rtol=1e2 * tolerance, atol=tolerance)
     np.testing.assert_allclose(found.norms, expected.norms, rtol=tolerance)
-    np.testing.assert_allclose(
-        fast.statistics(X, W, H).terms, slow.statistics(X, W, H).terms, rtol=10 * tolerance
-    )
+    np.testing.assert_allclose(fast.statistics(X, W, H).terms, slow.statistics(X, W, H).terms, rtol=10 * tolerance)
     assert fast.statistics(X, W, H).cost == pytest.approx(slow.statistics(X, W, H).cost, rel=tolerance)
 
 

@@ -57,8 +57,19 @@ def residuals(case: Case, W: Array) -> Array:
     return np.array([residual(x, H, w, case.objective) for x, w in zip(X[filled], W[filled], strict=True)])
 
 
-def make(seed: int, n: int, k: int, m: int, beta: float, dtype: str = "float64", *, sparse: float = 0.3,
-         scale: float = 1.0, H_scale: float = 1.0, alpha: float = 0.0) -> Case:
+def make(
+    seed: int,
+    n: int,
+    k: int,
+    m: int,
+    beta: float,
+    dtype: str = "float64",
+    *,
+    sparse: float = 0.3,
+    scale: float = 1.0,
+    H_scale: float = 1.0,
+    alpha: float = 0.0,
+) -> Case:
     rng = np.random.default_rng(seed)
     H = rng.random((k, m)) * (rng.random((k, m)) > 0.2)
     H[:, ~H.any(axis=0)] = 0.1
@@ -99,9 +110,14 @@ def test_single_precision_at_any_scale(beta, scale, H_scale):
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
-    seed=st.integers(0, 1 << 30), n=st.integers(1, 20), k=st.integers(1, 9), m=st.integers(1, 12),
-    beta=st.sampled_from(BETAS), dtype=st.sampled_from(["float32", "float64"]),
-    alpha=st.sampled_from([0.0, 0.0, 1e-3, 0.1]), damage=st.sampled_from(["none", "equal", "zero", "close"]),
+    seed=st.integers(0, 1 << 30),
+    n=st.integers(1, 20),
+    k=st.integers(1, 9),
+    m=st.integers(1, 12),
+    beta=st.sampled_from(BETAS),
+    dtype=st.sampled_from(["float32", "float64"]),
+    alpha=st.sampled_from([0.0, 0.0, 1e-3, 0.1]),
+    damage=st.sampled_from(["none", "equal", "zero", "close"]),
 )
 def test_any_shape_and_any_H(seed, n, k, m, beta, dtype, alpha, damage):
     case = make(seed, n, k, m, beta, dtype, alpha=alpha)

@@ -33,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with h5py.File("none.h5", "w") as f:
         f["y"], f["cube"], f["text"] = np.arange(3), np.ones((2, 2, 2)), "abc"
     Path("notes.txt").write_text("hello")
+    Path("notes.csv").write_text("1,2")
     Path("plain").mkdir()
     return tmp_path
 
@@ -74,6 +75,7 @@ REFUSED = [
     ("y.npy", InputAbsentError, "did you mean x.npy?"),
     ("nowhere/x.npy", InputAbsentError, "no such file"),
     ("notes.txt", UsageError, "no known format"),
+    ("notes.csv", UsageError, "--input-format csv < notes.csv"),
     ("plain", DataError, "folder"),
     ("/dev/null", UsageError, "not a regular file"),
     ("-", UsageError, "stream"),

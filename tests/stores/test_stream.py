@@ -97,6 +97,15 @@ def test_text(kind, text):
     np.testing.assert_array_equal(read(text.encode(), kind)[0], [[1, 2.5], [3, 40]])
 
 
+def test_lines_are_counted_over_all_pieces_that_come():
+    with pytest.raises(DataError, match="line 100001, row 100000, column 1: 'x' is no number"):
+        read(b"1,2\n" * 100_000 + b"1,x\n", "csv")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_number():
+    np.testing.assert_array_equal(read("\ufeff1,2\n".encode(), "csv")[0], [[1, 2]])
+
+
 def test_nothing_is_nothing():
     assert read(b"") == []
     assert read(b"\n", "csv") == []
@@ -109,18 +118,26 @@ def test_nothing_is_nothing():
         ("npy", npy(A, A)[:-1], "array 1: truncated"),
         ("npy", npy(np.asfortranarray(A))[:-1], "truncated"),
         ("npy", npy(A)[:40], "ends inside its header"),
-        ("npy", b"hello, world, this is text", "array 0: not an NPY file"),
-        ("npy", npy(A) + b"x", "array 1: not an NPY file"),
+        (
+            "npy",
+            b"hello, world, this is text",
+            "array 0: not an NPY array, it begins with b'hello, world'; send what numpy.save writes, or say",
+        ),
+        ("npy", npy(A) + b"x", "array 1: not an NPY array"),
         ("npy", npy(np.ones(3)), "1-D array"),
         ("npy", npy(np.ones((2, 2), complex)), "complex"),
         ("npy", npy(np.array([[None]])), "Python objects (pickle), which are never read"),
         ("npy", npy(A).replace(b"(3, 4)", b"(-3,4)"), "impossible shape"),
         ("npy", npy(A)[:8] + b"\xff\xff" + npy(A)[10:], "header"),
-        ("csv", b"a,b\n1,2\n", "row 0, column 0: 'a' is no number; drop a header line"),
-        ("csv", b"1,2\n3\n", "row 1: 1 fields where the lines before have 2"),
-        ("csv", b"1,2\n3,x\n", "row 1, column 1: 'x' is no number"),
+        ("csv", b"a,b\n1,2\n", "line 1, row 0, column 0: 'a' is no number; drop a header line"),
+        ("csv", b"1,2\n3\n", "line 2, row 1: 1 fields where the lines before have 2"),
+        ("csv", b"1,2\n3,x\n", "line 2, row 1, column 1: 'x' is no number; every field"),
+        ("csv", b"\n1,2\n\n\n3,x\n", "line 5, row 1, column 1"),
+        ("csv", b"a,1,2\nb,3,4\n", "'a' is no number; drop a column of names, as with 'cut -d, -f2-'"),
+        ("tsv", b"a\t1\t2\n", "drop a column of names, as with 'cut -f2-'"),
+        ("csv", b"1;2\n", "fields are parted by commas"),
         ("csv", b"1,,2\n", "row 0, column 1: an empty field"),
-        ("tsv", b"1,2\n", "'1,2' is no number"),
+        ("tsv", b"1,2\n", "'1,2' is no number; fields are parted by tabs"),
     ],
 )
 def test_what_is_broken_is_named(kind, data, said):

@@ -176,6 +176,8 @@ def test_rows_outside_are_refused(tmp_path: Path, case: Case, start: int) -> Non
     [
         ("w.csv", "outputs end in"),
         ("w.zar", "did you mean .*w.zarr"),
+        ("w.nyp", "did you mean .*w.npy"),
+        ("w.csv", "as text: transform -o - --output-format csv > .*w.csv"),
         ("w.npy/W", "one array without a name"),
         ("w.h5/../x", "no place"),
         ("plain", "outputs end in"),

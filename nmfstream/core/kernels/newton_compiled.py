@@ -91,9 +91,7 @@ def _feasible(G, g, w, d):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def newton_rows(
-    C: Array, G: Array, W: Array, max_iter: int, tol: float, proximal: float, used: Array
-) -> None:
+def newton_rows(C: Array, G: Array, W: Array, max_iter: int, tol: float, proximal: float, used: Array) -> None:
     """See `newton_least_squares`.
 
     Parameters
