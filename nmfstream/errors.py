@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+RESUME = "run the same command again with --resume"
+"""What to do about an interrupted run that has saved; the command line puts the command itself in its place."""
+
 
 class NmfstreamError(Exception):
     """What went wrong, where, and what to do about it, in one line.

@@ -86,3 +86,9 @@ def test_sparse_rows_are_scipys(tmp_path):
 def test_errors_say_what_to_do(call, error, said):
     with pytest.raises(error, match=said):
         call()
+
+
+@pytest.mark.parametrize("chunks", [[], [np.zeros((0, 4))]], ids=["no chunk", "no row"])
+def test_an_iterator_that_gives_nothing_is_not_called_standard_input(chunks):
+    with pytest.raises(DataError, match=r"^X: no (array|row) came; look at what should have written it"):
+        nmfstream.fit(iter(chunks), 2)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+from typing import Any
 
 import click
 
+from nmfstream.cli import options as o
+from nmfstream.cli.report import finish, out
 from nmfstream.cli.settings import Command
 
 _COMPLETE = "_NMFSTREAM_COMPLETE"
@@ -18,15 +20,18 @@ _INSTALL = {
 
 @click.command(cls=Command, name="completion", example="\n".join(_INSTALL.values()))
 @click.argument("shell", type=click.Choice(list(_INSTALL)), metavar="bash|zsh|fish")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def completion(shell: str, debug: bool) -> None:
+@o.common_options
+def completion(shell: str, **given: Any) -> None:
     """Print the completion script for SHELL: put it where the shell looks for it, or `source` it."""
     from click.shell_completion import get_completion_class
 
     maker = get_completion_class(shell)
     assert maker is not None
     script = maker(click.Command("nmfstream"), {}, "nmfstream", _COMPLETE)
-    sys.stdout.write(script.source_template % script.source_vars())
+    text = script.source_template % script.source_vars()
+    if not given["as_json"]:
+        out(text)
+    finish(given, "completion", {"shell": shell, "script": text}, "")
 
 
 def complete(commands: click.Command, instruction: str) -> int:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import click
 
-from nmfstream.errors import NmfstreamError
+from nmfstream.errors import RESUME, InterruptedRunError, NmfstreamError
 
 BUG, USAGE, IO_FAILED, CTRL_C, PIPE_CLOSED = 1, 2, 74, 130, 141
 _NUMERIC_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
-def guarded(call: Callable[[], object], command: str, *, debug: bool) -> int:
+def guarded(call: Callable[[], object], command: str, args: Sequence[str] = (), *, debug: bool) -> int:
     """Run a command; report what went wrong.
 
     Parameters
@@ -24,6 +25,8 @@ def guarded(call: Callable[[], object], command: str, *, debug: bool) -> int:
     call : callable
     command : str
         As it was called, for the beginning of the line.
+    args : sequence of str
+        All that was given to the program, for the command that goes on with an interrupted run.
     debug : bool
         Print the traceback as well.
 
@@ -38,8 +41,16 @@ def guarded(call: Callable[[], object], command: str, *, debug: bool) -> int:
     except click.exceptions.Exit as done:
         return _after_exit(done.exit_code)
     except BaseException as error:
-        return _report(error, command, debug=debug)
+        return _report(_with_command(error, args), command, debug=debug)
     return 0
+
+
+def _with_command(error: BaseException, args: Sequence[str]) -> BaseException:
+    """An interrupted run's error that says the very command to go on with, not how to make it."""
+    if isinstance(error, InterruptedRunError) and error.hint == RESUME:
+        more = [] if "--resume" in args else ["--resume"]
+        error.hint = f"go on with: {shlex.join(['nmfstream', *args, *more])}"
+    return error
 
 
 def _after_exit(code: int) -> int:

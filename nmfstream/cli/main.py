@@ -100,7 +100,7 @@ def main(args: list[str]) -> int:
         args = [*args[1:], "--help"]
     name = next((a for a in args if not a.startswith("-")), "")
     command = f"nmfstream {name}" if name in COMMANDS else "nmfstream"
-    return guarded(lambda: _invoke(args), command, debug="--debug" in args)
+    return guarded(lambda: _invoke(args), command, args, debug="--debug" in args)
 
 
 def _invoke(args: list[str]) -> Any:

@@ -68,7 +68,8 @@ def _source(config: FitConfig, stop: StopFlag) -> StreamSource:
     piped = isinstance(data, str)
     arrays = open_stream(standard_input(), inputs.input_format, stop=stop) if piped else of_iterator(data)
     try:
-        return StreamSource(arrays, inputs.dtype, inputs.negative, config.parameters.objective.beta <= 0)
+        positive = config.parameters.objective.beta <= 0
+        return StreamSource(arrays, inputs.dtype, inputs.negative, positive, NAME if piped else "X")
     except StopRequested:
         raise stop.unsaved(what="no row had come", where=NAME, hint="run the same command again") from None
 

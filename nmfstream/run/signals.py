@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any
 
-from nmfstream.errors import InterruptedRunError, StopRequested
+from nmfstream.errors import RESUME, InterruptedRunError, StopRequested
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 CTRL_C_CODE = 130
@@ -76,7 +76,7 @@ class StopFlag:
         """Why, in words."""
         return "the time is up" if self.received is None else signal.Signals(self.received).name
 
-    def error(self, *, where: str = "", hint: str = "run the same command again with --resume") -> InterruptedRunError:
+    def error(self, *, where: str = "", hint: str = RESUME) -> InterruptedRunError:
         """The error that the run ends with: 130 for Ctrl-C, else 75."""
         error = InterruptedRunError(f"interrupted ({self.reason}), all saved", where=where, hint=hint)
         if self.received == signal.SIGINT:

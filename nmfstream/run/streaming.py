@@ -43,14 +43,14 @@ class StreamSource:
     ) -> None:
         first = next(arrays, None)
         if first is None:
-            raise DataError("no array came", where=name, hint="look at the command that writes into the pipe")
+            raise DataError("no array came", where=name, hint="look at what should have written it")
         self.name = name
         self.policy = ReadPolicy(model_dtype(dtype, first.dtype), negative, positive)
         self.rows = 0
         self._chunks = self._checked(chain([first], arrays), first.n_features)
         head = next(self._chunks, None)
         if head is None:
-            raise DataError("no row came", where=name, hint="look at the command that writes into the pipe")
+            raise DataError("no row came", where=name, hint="look at what should have written it")
         self._chunks = chain([head], self._chunks)
         nnz = 0 if isinstance(head, CSR) else None
         self.problem = Problem(None, first.n_features, self.policy.dtype, nnz)

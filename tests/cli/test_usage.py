@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
+import numpy as np
 import pytest
 
 from nmfstream.cli.main import COMMANDS, nmfstream
@@ -94,3 +97,16 @@ def test_what_is_no_model_is_told_so(tmp_path, x_npy):
     done = run("transform", x_npy, "-m", x_npy, "-o", tmp_path / "W.npy")
     assert done.returncode == 65
     assert "x.npy: neither a model nor a checkpoint; give a file that" in complaint(done)
+
+
+@pytest.mark.parametrize("asked", [(), ("--resume",)], ids=["without", "with --resume"])
+def test_an_interrupted_run_prints_the_command_that_goes_on(tmp_path, X, asked):
+    np.save(tmp_path / "my x.npy", X)
+    args = ["fit", "my x.npy", "-o", "m.h5", "-k", "3", "--solver", "mu", "--batch-size", "20", "--tol", "0",
+            "--max-no-improvement", "none", "--max-iter", "10000000", "--max-time", "1s", *asked]  # fmt: skip
+    done = run(*args, cwd=tmp_path)
+    assert done.returncode == 75, done.stderr
+    said = complaint(done)
+    assert "m.h5.ckpt: interrupted (the time is up), all saved; go on with: nmfstream fit 'my x.npy'" in said
+    printed = shlex.split(said.split("go on with: ")[1])
+    assert printed == ["nmfstream", *(a for a in args if a != "--resume"), "--resume"]
