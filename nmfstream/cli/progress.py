@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -143,6 +144,38 @@ class Teller:
         return f"{event.name}: {event.rows} rows in {event.seconds:.2f} s" if isinstance(event, StageFinished) else ""
 
 
+class Told(logging.Handler):
+    """What readers log (scratch that they need, locks that were refused), heard as notes.
+
+    Parameters
+    ----------
+    hear : callable
+        A listener.
+    """
+
+    def __init__(self, hear: Listener) -> None:
+        super().__init__(logging.INFO)
+        self._hear = hear
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a record on."""
+        self._hear(Note(record.getMessage(), warning=record.levelno >= logging.WARNING))
+
+
+@contextmanager
+def _logged(hear: Listener) -> Iterator[None]:
+    """Let `hear` know what is logged meanwhile."""
+    log, handler = logging.getLogger("nmfstream"), Told(hear)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+
+
 @contextmanager
 def listener(given: dict[str, Any]) -> Iterator[Listener]:
     """The listener that the options of a command ask for; cleared away at the end."""
@@ -150,12 +183,13 @@ def listener(given: dict[str, Any]) -> Iterator[Listener]:
     teller = Teller(shown, quiet=given["quiet"], verbose=given["verbose"])
     metrics = given.get("metrics")
     try:
-        if metrics is None:
-            yield teller
-        else:
-            from nmfstream.cli.metrics import appending
+        with _logged(teller):
+            if metrics is None:
+                yield teller
+            else:
+                from nmfstream.cli.metrics import appending
 
-            with appending(metrics, teller) as both:
-                yield both
+                with appending(metrics, teller) as both:
+                    yield both
     finally:
         shown.close()

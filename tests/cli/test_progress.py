@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from nmfstream.cli.meter import Meter, duration
 from nmfstream.cli.metrics import appending
-from nmfstream.cli.progress import Lines, Silent, Teller, display
+from nmfstream.cli.progress import Lines, Silent, Teller, display, listener
 from nmfstream.core.state import PassRecord
 from nmfstream.run.events import Advanced, Note, StageFinished, StageStarted
+from tests.cli.helpers import run
 
 
 class Clock:
@@ -84,3 +88,30 @@ def test_metrics_are_json_lines_appended(tmp_path):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def csc(folder):
+    """Data that no command can read by rows before they are turned outside memory."""
+    sp.save_npz(folder / "s.npz", sp.csc_matrix(np.eye(40, 6, dtype="f4")))
+    return folder / "s.npz"
+
+
+@pytest.mark.parametrize("args", [("fit", "-k", "2", "--max-iter", "1", "-o", "m.h5"), ("convert", "-o", "x.npy")])
+def test_scratch_is_announced_with_its_size(args, tmp_path):
+    command, *rest = args
+    (tmp_path / "room").mkdir()
+    done = run(command, csc(tmp_path), *rest, "--scratch", "room", cwd=tmp_path)
+    assert done.returncode == 0
+    assert re.search(r"^nmfstream: .*s\.npz.*[\d.]+ MB of scratch in .*room$", done.stderr.decode(), re.M)
+
+
+def test_scratch_is_not_announced_to_the_quiet(tmp_path):
+    done = run("convert", csc(tmp_path), "-o", "x.npy", "-q", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_warnings_of_readers_are_said_even_to_the_quiet(capsys):
+    with listener({"progress": None, "quiet": True, "verbose": False}):
+        logging.getLogger("nmfstream").warning("%s: read without a lock", "d.h5")
+    logging.getLogger("nmfstream").info("not heard any more")
+    assert capsys.readouterr().err == "nmfstream: warning: d.h5: read without a lock\n"
