@@ -41,15 +41,15 @@ def check_outputs(job: Job, *, resuming: bool) -> None:
     OutputExistsError
     """
     saving = job.config.saving
-    if saving.overwrite or resuming:
+    if resuming:
         return
     model = Path(str(job.config.model))
-    if durable.exists(model):
+    if durable.exists(model) and not saving.overwrite:
         hint = "--overwrite replaces it" if not saving.resume else "its checkpoint is gone: --overwrite begins anew"
         raise OutputExistsError("the model exists already", where=str(model), hint=hint)
     for spec in (job.config.w, job.config.components):
-        if spec is not None and not saving.resume:
-            refuse_existing(spec)
+        if spec is not None and (saving.overwrite or not saving.resume):
+            refuse_existing(spec, overwrite=saving.overwrite)
 
 
 @dataclass

@@ -27,6 +27,14 @@ WRITERS = {
 CHUNK_BYTES = 4 << 20
 """Bytes of rows that are stored together where the user does not say."""
 
+_CONTENTS = {
+    ".npz": "nmfstream.stores.contents:in_npz",
+    ".h5": "nmfstream.stores.contents:in_hdf5",
+    ".hdf5": "nmfstream.stores.contents:in_hdf5",
+    ".zarr": "nmfstream.stores.contents:in_zarr",
+}
+"""Suffix to the function that lists what a store holds besides a dataset."""
+
 _SINGLE = (".npy",)
 _TEXT = (".csv", ".tsv")
 _ZARR_SIGNS = ("zarr.json", ".zgroup", ".zarray")
@@ -134,13 +142,35 @@ def _suggest(spec: str) -> str:
 def refuse_existing(spec: str, *, overwrite: bool = False) -> None:
     """Refuse an output whose final name is taken, before any work is done.
 
+    Where `spec` names a dataset, `overwrite` replaces a store that holds nothing else: outputs are written as whole
+    files, so its other datasets would be lost. A store named alone is replaced as a whole.
+
     Raises
     ------
     OutputExistsError
     """
-    path = parse_output(spec).path
-    if not overwrite and durable.exists(path):
-        raise OutputExistsError("the output exists already", where=str(path), hint="give --overwrite to replace it")
+    output = parse_output(spec, "")
+    if not durable.exists(output.path):
+        return
+    if not overwrite:
+        hint = "give --overwrite to replace it"
+        raise OutputExistsError("the output exists already", where=str(output.path), hint=hint)
+    if output.dataset:
+        _refuse_loss(output)
+
+
+def _refuse_loss(output: Output) -> None:
+    others: list[str] = _function(_CONTENTS[output.suffix])(output.path, output.dataset)
+    if others:
+        listed = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        hint = f"write to another store, or name {output.path} alone to replace all of it"
+        raise OutputExistsError(f"--overwrite would also remove {listed}", where=str(output.path), hint=hint)
+
+
+def _function(name: str) -> Callable[..., Any]:
+    module, attribute = name.split(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 def record_folder(path: Path) -> Path:
@@ -195,8 +225,7 @@ def open_writer(
         If `resume` finds another array there.
     """
     output = parse_output(spec, dataset)
-    module, name = WRITERS[output.suffix].split(":")
-    opener: Callable[[Output, Making], RowWriter] = getattr(importlib.import_module(module), name)
+    opener: Callable[[Output, Making], RowWriter] = _function(WRITERS[output.suffix])
     kind = np.dtype(dtype).newbyteorder("=")
     making = Making((int(shape[0]), int(shape[1])), kind, chunk_rows, partial, resume, feature_names)
     return opener(output, making)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import anndata
+import h5py
 import numpy as np
 import pytest
+import zarr
 
 from tests.cli.helpers import complaint, run
 
@@ -56,3 +61,73 @@ def test_86_what_is_written_is_the_new_one(folder, X):
     done = run("transform", folder / "x.npy", "-m", folder / "m.h5", "-o", folder / "out.npy", "--overwrite")
     assert done.returncode == 0
     assert np.load(folder / "out.npy").shape == (len(X), 3)
+
+
+def hdf5_neighbour(path):
+    with h5py.File(path, "w") as f:
+        f["W"], f["deep/labels"] = np.ones((3, 2)), np.arange(4)
+
+
+def hdf5_link(path):
+    with h5py.File(path, "w") as f:
+        f["deep/labels"] = h5py.ExternalLink("other.h5", "labels")
+
+
+def zarr_neighbour(path, version):
+    group = zarr.open_group(path, mode="w", zarr_format=version)
+    group.create_array("W", data=np.ones((3, 2)))
+    group.create_array("deep/labels", data=np.arange(4))
+
+
+def npz_neighbour(path):
+    np.savez(path, **{"W": np.ones((3, 2)), "deep/labels": np.arange(4)})
+
+
+NEIGHBOURS = {
+    "a.h5": hdf5_neighbour,
+    "b.hdf5": hdf5_link,
+    "c.zarr": partial(zarr_neighbour, version=3),
+    "d.zarr": partial(zarr_neighbour, version=2),
+    "e.npz": npz_neighbour,
+}
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+@pytest.mark.parametrize("command", ["transform", "fit --w", "convert"])
+def test_86_overwriting_a_dataset_never_removes_its_neighbours(name, command, tmp_path, model, x_npy):
+    NEIGHBOURS[name](tmp_path / name)
+    before = listing(tmp_path / name)
+    target = f"{tmp_path / name}/W"
+    args = {
+        "transform": ("transform", x_npy, "-m", model, "-o", target),
+        "fit --w": ("fit", x_npy, "-k", "3", "--max-iter", "1", "-o", tmp_path / "new.h5", "--w", target),
+        "convert": ("convert", x_npy, "-o", target),
+    }[command]
+    done = run(*args, "--overwrite")
+    assert done.returncode == 73
+    assert "deep/labels" in complaint(done)
+    assert listing(tmp_path / name) == before
+    assert not (tmp_path / "new.h5").exists()
+
+
+def listing(path):
+    return {str(p): p.read_bytes() for p in (path, *path.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("name", ["W.h5", "W.zarr", "W.npz"])
+def test_86_what_holds_nothing_else_is_replaced(name, tmp_path, model, x_npy):
+    target = f"{tmp_path / name}/W"
+    for again in ((), ("--overwrite",)):
+        assert run("transform", x_npy, "-m", model, "-o", target, *again).returncode == 0
+    NEIGHBOURS[{"W.h5": "a.h5", "W.zarr": "c.zarr", "W.npz": "e.npz"}[name]](tmp_path / f"other{name[1:]}")
+    done = run("transform", x_npy, "-m", model, "-o", tmp_path / f"other{name[1:]}", "--overwrite")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["X.h5", "X.zarr"])
+def test_86_our_own_feature_names_are_no_neighbours(name, tmp_path):
+    table = anndata.AnnData(np.ones((6, 4), "f4"))
+    table.write_h5ad(tmp_path / "c.h5ad")
+    for again in ((), ("--overwrite",)):
+        done = run("convert", tmp_path / "c.h5ad", "-o", f"{tmp_path / name}/X", *again)
+        assert done.returncode == 0, done.stderr
