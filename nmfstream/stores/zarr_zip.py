@@ -51,7 +51,15 @@ class ZipFiles:
             raise DataError(f"not a zip archive ({error})", where=self.name, hint=hint) from error
         except OSError as error:
             raise translate(error, self.path) from error
+        self._refuse_ways_out()
         self._tree = _tree(self._members)
+
+    def _refuse_ways_out(self) -> None:
+        for name in self._members:
+            if name.startswith("/") or ".." in name.split("/"):
+                self.close()
+                hint = "it may be crafted: restore it from a source that you trust"
+                raise DataError(f"a member is named {name!r}", where=self.name, hint=hint)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "name": self.name}

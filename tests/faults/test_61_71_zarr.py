@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -427,3 +428,15 @@ def test_fault_71_a_server_without_ranges(monkeypatch: pytest.MonkeyPatch, offse
 
 def test_an_absent_store(path: Path) -> None:
     assert failure(path, error=InputAbsentError).exit_code == 66
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil"])
+def test_fault_70_dots_in_a_member_of_a_zip(tmp_path: Path, name: str) -> None:
+    with zarr.storage.ZipStore(tmp_path / "d.zarr.zip", mode="w") as store:
+        zarr.create_array(store, data=X, chunks=(10, 10))
+    np.testing.assert_array_equal(read(tmp_path / "d.zarr.zip"), X)
+    with zipfile.ZipFile(tmp_path / "d.zarr.zip", "a") as archive:
+        archive.writestr(name, b"x")
+    error = failure(tmp_path / "d.zarr.zip")
+    assert name in error.what
+    assert error.exit_code == 65
