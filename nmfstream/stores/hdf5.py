@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from nmfstream.errors import DataError
 from nmfstream.stores import transpose
+from nmfstream.stores.arrays import ArraySource
 from nmfstream.stores.base import Reader, resolve
+from nmfstream.stores.files import MemoryFile
+from nmfstream.stores.flat import FlatSource
 from nmfstream.stores.hdf5_file import HDF5File, translated
 from nmfstream.stores.hdf5_nodes import Located, matrices, node_at, source_of, sparse_format, sparse_shape
 from nmfstream.stores.naming import Candidate, choose
@@ -56,7 +60,7 @@ def locate(file: HDF5File, inner: str, opening: Opening) -> Located:
     node = node_at(file, inner, opening)
     if isinstance(node, h5py.Dataset) or sparse_format(node):
         return Located(inner)
-    return Located(choose(matrices(file, inner), f"{file.path}/{inner}".rstrip("/")).path)
+    return locate(file, choose(matrices(file, inner), f"{file.path}/{inner}".rstrip("/")).path, opening)
 
 
 def _reader(file: HDF5File, at: Located, name: str, opening: Opening) -> Reader:
@@ -85,7 +89,7 @@ def _check_matrix(dataset: Any, name: str) -> None:
 def _sparse(
     file: HDF5File, group: Any, kind: str, at: Located, name: str, opening: Opening, transposed: bool
 ) -> Reader:
-    sources = [source_of(file, _vector(file, at, part, name, opening), f"{name}/{part}", opening) for part in at.parts]
+    sources = [_part(file, at, part, name, opening) for part in at.parts]
     by_rows = (kind == "csr") != transposed
     stated = at.shape or sparse_shape(group)
     rows, columns = stated or inferred_shape(sources[1], sources[2], by_rows=kind == "csr")
@@ -97,6 +101,13 @@ def _sparse(
         by_rows=by_rows,
         feature_names=_names(at, opening),
     )
+
+
+def _part(file: HDF5File, at: Located, part: str, name: str, opening: Opening) -> ArraySource:
+    if at.without_entries and part != at.parts[2]:
+        dtype = np.dtype(np.float64 if part == at.parts[0] else np.int64)
+        return FlatSource(MemoryFile(b"", f"{name}/{part}"), 0, (0,), dtype, f"{name}/{part}")
+    return source_of(file, _vector(file, at, part, name, opening), f"{name}/{part}", opening)
 
 
 def _vector(file: HDF5File, at: Located, part: str, name: str, opening: Opening) -> Any:

@@ -18,7 +18,7 @@ from nmfstream.stores.filters import Filter, Pipeline
 from nmfstream.stores.flat import FlatSource
 from nmfstream.stores.hdf5_chunks import ChunkedSource, LibrarySource
 from nmfstream.stores.hdf5_file import HDF5File
-from nmfstream.stores.hdf5_virtual import VirtualSource
+from nmfstream.stores.hdf5_virtual import VirtualSource, refuse_outside
 from nmfstream.stores.naming import Candidate, absent
 from nmfstream.stores.protocols import Opening
 
@@ -52,6 +52,8 @@ class Located:
         csr or csc, where the convention knows better than the group.
     parts : tuple of str
         Names of data, indices and indptr in a sparse group.
+    without_entries : bool
+        The sparse group holds only its indptr.
     """
 
     path: str
@@ -60,6 +62,7 @@ class Located:
     shape: tuple[int, int] | None = None
     kind: str | None = None
     parts: tuple[str, str, str] = ("data", "indices", "indptr")
+    without_entries: bool = False
 
 
 def node_at(file: HDF5File, path: str, opening: Opening) -> Any:
@@ -217,6 +220,8 @@ def source_of(file: HDF5File, dataset: Any, name: str, opening: Opening) -> Arra
     fill = opening.missing_chunks == "fill"
     layout = plan.get_layout()
     if dataset.is_virtual:
+        if not opening.allow_external:
+            refuse_outside(file, dataset, name)
         return VirtualSource(file, dataset, name, fill, Layout("virtual"))
     if layout == h5py.h5d.CONTIGUOUS and not dataset.external:
         return _contiguous(file, dataset, name) or LibrarySource(file, dataset, name, fill, Layout("contiguous"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,61 @@ import h5py
 
 from nmfstream.errors import DataError
 from nmfstream.stores.hdf5_chunks import LibrarySource
+from nmfstream.stores.hdf5_file import HDF5File
+
+
+def refuse_outside(file: HDF5File, dataset: Any, name: str) -> None:
+    """Refuse a virtual dataset that leads to files outside its own folder.
+
+    A file from elsewhere could name any other on this machine, as it could in an external link.
+
+    Raises
+    ------
+    DataError
+    """
+    found = list(dict.fromkeys(_outside(dataset, file.path.parent, set())))
+    if found:
+        hint = "--allow-external follows it, if you trust the file"
+        raise DataError(f"virtual dataset of files outside its folder ({', '.join(found)})", where=name, hint=hint)
+
+
+def _outside(dataset: Any, folder: Path, seen: set[tuple[str, str]]) -> Iterator[str]:
+    """Files outside `folder` that a dataset, or what it is made of, takes values from."""
+    if not _within(Path(dataset.file.filename), folder):
+        yield str(dataset.file.filename)
+        return
+    yield from (entry[0] for entry in dataset.external or ())
+    for source in dataset.virtual_sources() if dataset.is_virtual else ():
+        path = _path(source.file_name, Path(dataset.file.filename))
+        if not _within(path, folder):
+            yield str(source.file_name)
+        elif (str(path), source.dset_name) not in seen:
+            seen.add((str(path), source.dset_name))
+            yield from _inside(path, source.dset_name, folder, seen)
+
+
+def _inside(path: Path, dataset: str, folder: Path, seen: set[tuple[str, str]]) -> Iterator[str]:
+    try:
+        with h5py.File(path, "r") as other:
+            found = other.get(dataset)
+            if isinstance(found, h5py.Dataset):
+                yield from _outside(found, folder, seen)
+    except OSError:  # `check` says what is missing
+        return
+
+
+def _within(path: Path, folder: Path) -> bool:
+    """Whether a path lies below a folder, as it is written or where its links lead."""
+    ways = (os.path.abspath, os.path.realpath)
+    return any(Path(way(path)).is_relative_to(way(folder)) for way in ways)
+
+
+def _path(name: str, holder: Path) -> Path:
+    """Where the library looks for a source: beside the file that names it, then from the working directory."""
+    if name == ".":
+        return holder
+    beside = holder.parent / name
+    return beside if beside.exists() else Path(name)
 
 
 class VirtualSource(LibrarySource):
@@ -34,10 +91,8 @@ class VirtualSource(LibrarySource):
         """What is wrong with a source; empty where it is whole."""
         if source.file_name == ".":
             return _missing(self._file.h5, source.dset_name, source.dset_name)
-        beside = self._file.path.parent / source.file_name
-        path = beside if beside.exists() else Path(source.file_name)
         try:
-            with h5py.File(path, "r") as other:
+            with h5py.File(_path(source.file_name, self._file.path), "r") as other:
                 return _missing(other, source.dset_name, f"{source.file_name}:{source.dset_name}")
         except OSError:
             return str(source.file_name)

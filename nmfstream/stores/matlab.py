@@ -26,10 +26,11 @@ def locate(file: HDF5File, inner: str, opening: Opening) -> Located | None:
     _refuse_text_and_empty(node, f"{file.path}/{inner}")
     if "MATLAB_sparse" not in node.attrs:
         return None
-    if not {"data", "ir", "jc"} <= set(node):
-        raise DataError("a sparse matrix without entries", where=f"{file.path}/{inner}", hint=_SAVE)
+    if "jc" not in node:
+        raise DataError("a sparse matrix without 'jc'", where=f"{file.path}/{inner}", hint=_SAVE)
+    bare = not {"data", "ir"} & set(node)  # MATLAB leaves both out of a matrix that is all zero
     shape = node["jc"].shape[0] - 1, int(node.attrs["MATLAB_sparse"])
-    return Located(inner, shape=shape, kind="csr", parts=("data", "ir", "jc"))
+    return Located(inner, shape=shape, kind="csr", parts=("data", "ir", "jc"), without_entries=bare)
 
 
 def _refuse_text_and_empty(node: Any, where: str) -> None:

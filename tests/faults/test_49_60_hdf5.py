@@ -251,3 +251,64 @@ def test_fault_60_no_matrix(path: Path, values: Any) -> None:
     failure(f"{path}/X")
     failure(f"{path}/refs")
     failure(f"{path}/text")
+
+
+def virtual(path: Path, source: str, dataset: str = "X") -> None:
+    layout = h5py.VirtualLayout(X.shape, "f4")
+    layout[:] = h5py.VirtualSource(source, dataset, X.shape)
+    with h5py.File(path, "w") as f:
+        f.create_virtual_dataset("X", layout)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """A folder beside a file that is none of its business."""
+    write(tmp_path / "secret.h5")
+    (tmp_path / "job").mkdir()
+    return tmp_path / "job"
+
+
+def direct(job: Path) -> None:
+    virtual(job / "d.h5", "../secret.h5")
+
+
+def absolute(job: Path) -> None:
+    virtual(job / "d.h5", str(job.parent / "secret.h5"))
+
+
+def by_a_link(job: Path) -> None:
+    with h5py.File(job / "hop.h5", "w") as f:
+        f["X"] = h5py.ExternalLink("../secret.h5", "X")
+    virtual(job / "d.h5", "hop.h5")
+
+
+def by_a_virtual_one(job: Path) -> None:
+    virtual(job / "hop.h5", "../secret.h5")
+    virtual(job / "d.h5", "hop.h5")
+
+
+def by_raw_data(job: Path) -> None:
+    (job.parent / "secret.h5").write_bytes(X.tobytes())
+    with h5py.File(job / "hop.h5", "w") as f:
+        f.create_dataset("X", X.shape, "f4", external=[(str(job.parent / "secret.h5"), 0, X.nbytes)])
+    virtual(job / "d.h5", "hop.h5")
+
+
+@pytest.mark.parametrize("make", [direct, absolute, by_a_link, by_a_virtual_one, by_raw_data])
+@pytest.mark.parametrize("missing", ["error", "fill"])
+def test_fault_50_virtual_sources_outside_the_folder(job: Path, make: Any, missing: Any) -> None:
+    make(job)
+    error = failure(job / "d.h5", Opening(missing_chunks=missing))
+    assert "secret.h5" in error.what
+    assert "--allow-external" in error.hint
+    np.testing.assert_array_equal(read(job / "d.h5", Opening(allow_external=True)), X)
+
+
+def test_fault_50_virtual_sources_in_the_folder_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    write(tmp_path / "parts" / "a.h5")
+    write(tmp_path / "b.h5")
+    virtual(tmp_path / "below.h5", "parts/a.h5")
+    virtual(tmp_path / "absolute.h5", str(tmp_path / "b.h5"))
+    for name in ("below.h5", "absolute.h5"):
+        np.testing.assert_array_equal(read(tmp_path / name), X)

@@ -198,3 +198,29 @@ def test_more_than_a_chunk_is_refused(number: int, encode: str) -> None:
     bomb = bytes(numcodecs.get_codec({"id": encode}).encode(bytes(10_000_000)))
     with pytest.raises(Damaged):
         Pipeline([Filter(number, ())], 1000).decode(bomb)
+
+
+def test_matlab_sparse_without_entries(tmp_path: Path) -> None:
+    """MATLAB stores only jc of a sparse matrix that is all zero."""
+    with h5py.File(tmp_path / "m.mat", "w", userblock_size=512) as f:
+        group = f.create_group("S")
+        group.attrs["MATLAB_class"], group.attrs["MATLAB_sparse"] = np.bytes_("double"), np.uint64(7)
+        group["jc"] = np.zeros(5, "u8")
+    for spec, turned, shape in (("m.mat", False, (4, 7)), ("m.mat/S", True, (7, 4))):
+        with open_reader(str(tmp_path / spec), Opening(transpose=turned, scratch=tmp_path)) as reader:
+            reader.check()
+            assert (reader.shape, reader.nnz) == (shape, 0)
+            out = allocate(reader, 0, shape[0], np.dtype("f4"))
+            for task in reader.tasks(0, shape[0], out, ReadPolicy(np.dtype("f4"))):
+                task()
+            assert not out.toarray().any()
+
+
+def test_matlab_sparse_is_found_without_its_name(tmp_path: Path) -> None:
+    S = sp.csr_matrix(X * (X > 60))
+    with h5py.File(tmp_path / "m.mat", "w", userblock_size=512) as f:
+        group = f.create_group("S")
+        group.attrs["MATLAB_class"], group.attrs["MATLAB_sparse"] = np.bytes_("double"), np.uint64(30)
+        group["data"], group["ir"], group["jc"] = S.data.astype("f8"), S.indices.astype("u8"), S.indptr.astype("u8")
+    with open_reader(str(tmp_path / "m.mat"), Opening()) as reader:
+        assert (reader.shape, reader.nnz) == (X.shape, S.nnz)
