@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import click
 
-from nmfstream.cli.errors import guarded, own_the_process
+from nmfstream.cli.errors import die_tidily, guarded, own_the_process
 from nmfstream.cli.settings import Command, suggest
 
 COMMANDS = {
@@ -113,4 +113,5 @@ def _invoke(args: list[str]) -> Any:
 def run() -> NoReturn:
     """The console script ``nmfstream``."""
     own_the_process()
+    die_tidily()
     sys.exit(main(sys.argv[1:]))

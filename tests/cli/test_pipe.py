@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.cli.helpers import PROGRAM, complaint, npy, run
+from tests.faults.signals import wait_for
 
 
 def arrays(data):
@@ -226,3 +227,21 @@ def test_time_that_is_up_says_where_the_rows_on_a_pipe_end(model, tmp_path, X):
     assert first.stdout.count(b"\n") == int(rows[1])
     rest = run(*command, "--rows", rows[2], cwd=tmp_path)
     assert first.stdout + rest.stdout == run(*command, cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize(("command", "columns"), [("transform", 12), ("inverse-transform", 3)])
+def test_a_signal_leaves_nothing_of_a_file_in_the_making(model, tmp_path, command, columns, number):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with subprocess.Popen(
+        [*PROGRAM, command, "-", "-m", str(model), "-o", "Y.npy"], cwd=folder, stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        process.stdin.write(npy(np.ones((2, columns), np.float32)))
+        process.stdin.flush()
+        wait_for(lambda: any(folder.iterdir()))
+        process.send_signal(number)
+        assert process.wait(20) == (130 if number == signal.SIGINT else -number)
+        assert len(process.stderr.read().splitlines()) == (number == signal.SIGINT)
+    assert not list(folder.iterdir())
