@@ -30,13 +30,24 @@ class Display(Protocol):
         """Print a line of text."""
         ...
 
+    def remark(self, text: str) -> None:
+        """Print a line that may wait: where it went into a log before an error, the error would not stand alone."""
+        ...
+
+    def done(self) -> None:
+        """All went well: print what waits."""
+        ...
+
     def close(self) -> None:
         """Clear away what would stand in the way of the last line."""
         ...
 
 
 class Silent:
-    """No progress; notes are still said."""
+    """No progress; notes are still said, remarks when all went well."""
+
+    def __init__(self) -> None:
+        self._waiting: list[str] = []
 
     def show(self, meter: Meter, event: Event) -> None:
         """Nothing."""
@@ -44,6 +55,16 @@ class Silent:
     def say(self, text: str) -> None:
         """Print a line of text."""
         print(text, file=sys.stderr, flush=True)
+
+    def remark(self, text: str) -> None:
+        """Keep a line until a line of progress is due or all went well."""
+        self._waiting.append(text)
+
+    def done(self) -> None:
+        """Print what waits."""
+        waiting, self._waiting = self._waiting, []
+        for text in waiting:
+            self.say(text)
 
     def close(self) -> None:
         """Nothing."""
@@ -59,12 +80,14 @@ class Lines(Silent):
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, every: float = LINE_SECONDS) -> None:
+        super().__init__()
         self._clock, self._every, self._last = clock, every, clock()
 
     def show(self, meter: Meter, event: Event) -> None:
         """A line, when it is time."""
         if isinstance(event, Advanced) and self._clock() - self._last >= self._every:
             self._last = self._clock()
+            self.done()
             self.say(meter.line())
 
 
@@ -97,6 +120,11 @@ class Bar:
         from tqdm import tqdm
 
         tqdm.write(text, file=sys.stderr)
+
+    remark = say
+
+    def done(self) -> None:
+        """Nothing waits."""
 
     def close(self) -> None:
         """Clear the bar."""
@@ -132,7 +160,9 @@ class Teller:
         self.meter(event)
         self.display.show(self.meter, event)
         if text := self._text(event):
-            self.display.say(f"nmfstream: {text}")
+            may_wait = isinstance(event, Note) and not event.warning and not self.verbose
+            say = self.display.remark if may_wait else self.display.say
+            say(f"nmfstream: {text}")
 
     def _text(self, event: Event) -> str:
         if isinstance(event, Note):
@@ -191,5 +221,6 @@ def listener(given: dict[str, Any]) -> Iterator[Listener]:
 
                 with appending(metrics, teller) as both:
                     yield both
+        shown.done()
     finally:
         shown.close()

@@ -57,8 +57,12 @@ def test_rows_of_an_earlier_run_do_not_count_for_the_speed():
     ],
 )
 def test_notes(capsys, quiet, note, said):
-    Teller(Silent(), quiet=quiet, verbose=False)(note)
-    assert capsys.readouterr().err == said
+    shown = Silent()
+    Teller(shown, quiet=quiet, verbose=False)(note)
+    at_once = capsys.readouterr().err
+    shown.done()
+    assert at_once + capsys.readouterr().err == said
+    assert bool(at_once) == note.warning
 
 
 @pytest.mark.parametrize(
@@ -103,6 +107,16 @@ def test_scratch_is_announced_with_its_size(args, tmp_path):
     done = run(command, csc(tmp_path), *rest, "--scratch", "room", cwd=tmp_path)
     assert done.returncode == 0
     assert re.search(r"^nmfstream: .*s\.npz.*[\d.]+ MB of scratch in .*room$", done.stderr.decode(), re.M)
+
+
+def test_an_error_stands_alone_though_scratch_was_used(tmp_path):
+    X = sp.csc_matrix(np.eye(40, 6, dtype="f4"))
+    X.data[3] = np.nan
+    sp.save_npz(tmp_path / "s.npz", X)
+    for args in (("fit", "-k", "2", "-o", "m.h5"), ("convert", "-o", "x.npy")):
+        done = run(args[0], tmp_path / "s.npz", *args[1:], cwd=tmp_path)
+        assert done.returncode == 65
+        assert len(done.stderr.decode().splitlines()) == 1
 
 
 def test_scratch_is_not_announced_to_the_quiet(tmp_path):
