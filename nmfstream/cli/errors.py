@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from types import FrameType
 
 import click
 
+from nmfstream.cli.signals import Terminated, die
 from nmfstream.errors import RESUME, InterruptedRunError, NmfstreamError
 
 BUG, USAGE, IO_FAILED, CTRL_C, PIPE_CLOSED = 1, 2, 74, 130, 141
@@ -41,43 +40,12 @@ def guarded(call: Callable[[], object], command: str, args: Sequence[str] = (), 
         call()
         _flush()
     except Terminated as end:
-        _die(end.number)
+        die(end.number)
     except click.exceptions.Exit as done:
         return _after_exit(done.exit_code)
     except BaseException as error:
         return _report(_with_command(error, args), command, debug=debug)
     return 0
-
-
-class Terminated(BaseException):
-    """A signal that ends the process came while nothing was there to be saved.
-
-    Parameters
-    ----------
-    number : int
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        super().__init__(number)
-
-
-def die_tidily() -> None:
-    """Let signals that end the process remove half-written outputs first; a second one ends it at once."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _terminate)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
-    raise Terminated(number)
-
-
-def _die(number: int) -> None:
-    """Die of the signal, as if nobody had caught it: whoever waits for the process sees what ended it."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
 
 
 def _with_command(error: BaseException, args: Sequence[str]) -> BaseException:

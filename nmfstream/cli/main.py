@@ -9,8 +9,9 @@ from typing import Any, NoReturn, TypeAlias
 
 import click
 
-from nmfstream.cli.errors import die_tidily, guarded, own_the_process
+from nmfstream.cli.errors import guarded, own_the_process
 from nmfstream.cli.settings import Command, suggest
+from nmfstream.cli.signals import dying_tidily
 
 COMMANDS = {
     "fit": ("nmfstream.cli.fit:fit", "Learn H (and W) from data of any size."),
@@ -106,12 +107,11 @@ def main(args: list[str]) -> int:
 def _invoke(args: list[str]) -> Any:
     if not args:
         raise click.UsageError(f"a command is missing: one of {', '.join(COMMANDS)}")
-    with nmfstream.make_context("nmfstream", list(args)) as ctx:
+    with dying_tidily(), nmfstream.make_context("nmfstream", list(args)) as ctx:
         return nmfstream.invoke(ctx)
 
 
 def run() -> NoReturn:
     """The console script ``nmfstream``."""
     own_the_process()
-    die_tidily()
     sys.exit(main(sys.argv[1:]))
