@@ -1,7 +1,8 @@
 """Signals that end the process: half-written outputs are removed first, and no library swallows the end.
 
 Python raises a signal's exception wherever the main thread happens to be. In a callback whose exceptions nobody
-sees (a finalizer, an import lock's, a C library's) it is dropped with a remark and the process would go on.
+sees (a finalizer, an import lock's) or under a C library that clears errors it is dropped, and the process would
+go on: so it is raised again and again until somebody handles it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-_AGAIN_AFTER = 0.01
-"""Seconds: by then the callback that dropped the exception has returned."""
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_AGAIN_EVERY = 0.05
+"""Seconds."""
 
 
 class Terminated(BaseException):
@@ -48,11 +50,12 @@ def dying_tidily() -> Iterator[None]:
         yield
         return
     hook = sys.unraisablehook
-    before = {n: signal.signal(n, _HANDLERS[n]) for n in _HANDLERS if signal.getsignal(n) is signal.SIG_DFL}
-    sys.unraisablehook = _raise_again
+    before = {n: signal.signal(n, _end) for n in _ENDING if signal.getsignal(n) is signal.SIG_DFL}
+    sys.unraisablehook = _say_other
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -64,25 +67,27 @@ def die(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
-    raise Terminated(number)
-
-
-def _raise_again(dropped: UnraisableHookArgs, /) -> None:
-    error = dropped.exc_value
-    if not isinstance(error, Terminated | KeyboardInterrupt):
-        sys.__unraisablehook__(dropped)
-        return
+def _end(number: int, frame: FrameType | None) -> None:
+    error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
 
     def again(number: int, frame: FrameType | None) -> None:
-        raise error
+        if not _is_handled(error):
+            raise error
 
+    signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, again)
-    signal.setitimer(signal.ITIMER_REAL, _AGAIN_AFTER)
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_EVERY, _AGAIN_EVERY)
+    raise error
 
 
-_HANDLERS = {
-    signal.SIGINT: signal.default_int_handler,
-    **dict.fromkeys((signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2), _terminate),
-}
+def _is_handled(error: BaseException) -> bool:
+    """Whether what runs now does so because of this error: an ``except``, a ``finally``, the end of a ``with``."""
+    handled = sys.exception()
+    while handled is not None and handled is not error:
+        handled = handled.__context__
+    return handled is error
+
+
+def _say_other(dropped: UnraisableHookArgs, /) -> None:
+    if not isinstance(dropped.exc_value, Terminated | KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)

@@ -1,4 +1,4 @@
-"""Signals that come where Python drops exceptions."""
+"""Signals that come where their exceptions are dropped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 DROPPING = """
-import os, sys, weakref
+import os, sys, time, weakref
 from nmfstream.cli import main, top
 
 class Held: ...
@@ -18,13 +18,26 @@ class Held: ...
 def sent(_):
     os.kill(os.getpid(), {number})
 
-def command(*args, **given):
+def dropped():  # by the interpreter, in a callback
     held = Held()
     ref = weakref.ref(held, sent)
-    del held  # the callback's exception is seen by nobody
+    del held
+
+def caught():  # by a library
+    try:
+        sent(None)
+    except BaseException:
+        pass
+
+def command(*args, **given):
+    {way}()
     open("going on", "x").close()
-    while True:
-        sum(range(1000))
+    try:
+        while True:
+            sum(range(1000))
+    finally:
+        time.sleep(0.3)  # removing what is half-written may take a while
+        open("tidied", "x").close()
 
 top.top.callback = command
 from nmfstream.cli.entry import run
@@ -33,11 +46,12 @@ run()
 """
 
 
+@pytest.mark.parametrize("way", ["dropped", "caught"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
-def test_where_exceptions_are_dropped(number: signal.Signals, code: int, tmp_path: Path) -> None:
+def test_where_exceptions_are_dropped(number: signal.Signals, code: int, way: str, tmp_path: Path) -> None:
     (tmp_path / "m.h5").touch()
     done = subprocess.run(
-        [sys.executable, "-c", DROPPING.format(number=int(number))],
+        [sys.executable, "-c", DROPPING.format(number=int(number), way=way)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -46,4 +60,4 @@ def test_where_exceptions_are_dropped(number: signal.Signals, code: int, tmp_pat
     )
     assert done.returncode == code
     assert "Traceback" not in done.stderr
-    assert (tmp_path / "going on").exists()
+    assert [(tmp_path / name).exists() for name in ("going on", "tidied")] == [True, True]
