@@ -120,6 +120,8 @@ class RowJob:
                 hint="repeat the same command, or begin anew with --overwrite",
             )
         if durable.exists(self._partial):
+            if not rows:
+                durable.remove_tree(self._partial)
             return rows
         return -1 if rows == self.identity["shape"][0] and durable.exists(final) else 0
 
