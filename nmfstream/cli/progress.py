@@ -111,9 +111,9 @@ class Bar:
         from tqdm import tqdm
 
         self.close()
-        colour = None if "NO_COLOR" in os.environ else "green"
+        colour = None if os.environ.get("NO_COLOR") else "green"
         self._bar = tqdm(total=event.rows or None, initial=event.rows_done, desc=event.name, unit=" rows",
-                         unit_scale=True, leave=False, file=sys.stderr, dynamic_ncols=True, colour=colour)  # fmt: skip
+                         unit_scale=True, leave=False, file=sys.stderr, colour=colour, **_room())  # fmt: skip
 
     def say(self, text: str) -> None:
         """Print a line of text above the bar."""
@@ -131,6 +131,15 @@ class Bar:
         bar, self._bar = self._bar, None
         if bar is not None:
             bar.close()
+
+
+def _room() -> dict[str, Any]:
+    """How much of the terminal a bar may take: where it does not know its size (0 x 0) tqdm would show nothing."""
+    try:
+        known = all(os.get_terminal_size(sys.stderr.fileno()))
+    except (OSError, ValueError):
+        known = False
+    return {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
 
 
 def display(*, wanted: bool | None, quiet: bool) -> Display:

@@ -131,6 +131,7 @@ def _run_stage(
     if carried is not None and stage.carries_W and state.row < rows:
         _hand_on(stage, state, carried, rows)
     stage.finish(executor)
+    rows = rows or state.row
     state.stage, state.row = state.stage + 1, 0
     seconds = time.perf_counter() - began
     for record in state.history[records:]:

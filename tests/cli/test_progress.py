@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
 import re
+import struct
+import subprocess
+import termios
 
 import numpy as np
 import pytest
@@ -15,7 +20,7 @@ from nmfstream.cli.metrics import appending
 from nmfstream.cli.progress import Lines, Silent, Teller, display, listener
 from nmfstream.core.state import PassRecord
 from nmfstream.run.events import Advanced, Note, StageFinished, StageStarted
-from tests.cli.helpers import run
+from tests.cli.helpers import PROGRAM, npy, run
 
 
 class Clock:
@@ -129,3 +134,51 @@ def test_warnings_of_readers_are_said_even_to_the_quiet(capsys):
         logging.getLogger("nmfstream").warning("%s: read without a lock", "d.h5")
     logging.getLogger("nmfstream").info("not heard any more")
     assert capsys.readouterr().err == "nmfstream: warning: d.h5: read without a lock\n"
+
+
+def on_a_terminal(*args, size=(24, 100), cwd=None, **env):
+    """What a command shows on a terminal of so many lines and columns."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"} | env
+    command = [*PROGRAM, *map(str, args)]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=theirs, cwd=cwd, env=environment)
+    os.close(theirs)
+    shown = b""
+    while piece := _read(ours):
+        shown += piece
+    os.close(ours)
+    assert process.wait(60) == 0, shown
+    return shown.decode()
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:  # nobody holds the other end any more
+        return b""
+
+
+@pytest.mark.parametrize("size", [(24, 100), (0, 0)], ids=["window", "without a size"])
+def test_a_terminal_gets_a_bar_that_vanishes(model, x_npy, tmp_path, size):
+    shown = on_a_terminal("transform", x_npy, "-m", model, "-o", "W.npy", size=size, cwd=tmp_path)
+    assert "\rtransform:   0%|" in shown
+    assert re.search(r"\r *\r(\x1b\[0m)?nmfstream transform: 60 rows solved", shown), shown
+
+
+@pytest.mark.parametrize(("value", "coloured"), [("1", False), ("", True)])
+def test_no_color(model, x_npy, tmp_path, value, coloured):
+    shown = on_a_terminal("transform", x_npy, "-m", model, "-o", "W.npy", cwd=tmp_path, NO_COLOR=value)
+    assert ("\x1b[32m" in shown) == coloured
+
+
+def test_a_dumb_terminal_gets_no_bar(model, x_npy, tmp_path):
+    shown = on_a_terminal("transform", x_npy, "-m", model, "-o", "W.npy", cwd=tmp_path, TERM="dumb")
+    assert shown.count("\r") == shown.count("\n") == 1
+
+
+def test_metrics_of_a_stream_count_its_rows(tmp_path, X):
+    args = ("fit", "-", "-k", 3, "-o", "m.h5", "--metrics", "m.jsonl")
+    assert run(*args, stdin=npy(X[:25], X[25:]), cwd=tmp_path).returncode == 0
+    lines = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    assert [line["rows"] for line in lines if line["stage"].startswith("pass")] == [60]
