@@ -90,5 +90,21 @@ def test_errors_say_what_to_do(call, error, said):
 
 @pytest.mark.parametrize("chunks", [[], [np.zeros((0, 4))]], ids=["no chunk", "no row"])
 def test_an_iterator_that_gives_nothing_is_not_called_standard_input(chunks):
-    with pytest.raises(DataError, match=r"^X: no (array|row) came; look at what should have written it"):
+    with pytest.raises(DataError, match=r"^the chunks given: no (chunk|row) came; look at what gives them"):
         nmfstream.fit(iter(chunks), 2)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "options", "said"),
+    [
+        ([], {}, "the chunks given: no chunk came; look at what gives them"),
+        ([X, -X], {}, "the chunks given: row 60, column 0: negative value"),
+        ([X[:, :5]], {}, "the chunks given: has 5 features, the model 12"),
+        ([X], {"rows": (0, 3)}, "--rows: a stream is read once, from its start; give a matrix or the name of a store"),
+    ],
+    ids=["nothing", "negative", "features", "rows"],
+)
+def test_what_is_wrong_with_an_iterator_is_said_of_it(model, chunks, options, said):
+    with pytest.raises((DataError, UsageError)) as error:
+        nmfstream.transform(iter(chunks), model, **options)
+    assert str(error.value).startswith(said)

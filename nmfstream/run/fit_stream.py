@@ -12,7 +12,7 @@ from nmfstream.config import FitConfig
 from nmfstream.core.blocks import block_rows
 from nmfstream.core.parameters import Parameters
 from nmfstream.core.solvers import make_solver, resolve
-from nmfstream.errors import InterruptedRunError, StopRequested, UsageError
+from nmfstream.errors import InterruptedRunError, StopRequested
 from nmfstream.fingerprint import numeric_fingerprint
 from nmfstream.model import flat_parameters
 from nmfstream.plan import MemoryPlan
@@ -23,11 +23,9 @@ from nmfstream.run.signals import StopFlag
 from nmfstream.run.stages import Hooks, run_stages
 from nmfstream.run.streaming import StreamSource
 from nmfstream.run.workers import n_threads, workers
-from nmfstream.stores.chunks import of_iterator
+from nmfstream.stores.chunks import of_iterator, origin_of
 from nmfstream.stores.stream import open_stream
 from nmfstream.stores.stream_writer import standard_input
-
-NAME = "standard input"
 
 
 def fit_stream(config: FitConfig, listener: Listener) -> FitReport:
@@ -39,7 +37,14 @@ def fit_stream(config: FitConfig, listener: Listener) -> FitReport:
         For what needs data that can be read again: ``--w``, ``--resume``, more than one pass.
     NmfstreamError
     """
-    _refuse_what_needs_a_store(config)
+    origin_of(config.inputs.data).refuse(
+        (config.w is not None, "--w"),
+        (config.saving.resume, "--resume"),
+        (config.w_init is not None, "--w-init"),
+        (config.dry_run, "--dry-run"),
+        (config.inputs.transpose, "--transpose"),
+        (config.parameters.schedule.max_iter > 1, "--max-iter"),
+    )
     began = time.perf_counter()
     with StopFlag(config.saving.max_time) as stop:
         source = _source(config, stop)
@@ -50,28 +55,15 @@ def fit_stream(config: FitConfig, listener: Listener) -> FitReport:
     return report
 
 
-def _refuse_what_needs_a_store(config: FitConfig) -> None:
-    for given, option in (
-        (config.w is not None, "--w"),
-        (config.saving.resume, "--resume"),
-        (config.w_init is not None, "--w-init"),
-        (config.dry_run, "--dry-run"),
-        (config.inputs.transpose, "--transpose"),
-        (config.parameters.schedule.max_iter > 1, "--max-iter"),
-    ):
-        if given:
-            raise UsageError("a stream is read once, from its start", where=option, hint="name a file instead of -")
-
-
 def _source(config: FitConfig, stop: StopFlag) -> StreamSource:
-    inputs, data = config.inputs, config.inputs.data[0]
+    inputs, data, origin = config.inputs, config.inputs.data[0], origin_of(config.inputs.data)
     piped = isinstance(data, str)
     arrays = open_stream(standard_input(), inputs.input_format, stop=stop) if piped else of_iterator(data)
     try:
         positive = config.parameters.objective.beta <= 0
-        return StreamSource(arrays, inputs.dtype, inputs.negative, positive, NAME if piped else "X")
+        return StreamSource(arrays, inputs.dtype, inputs.negative, positive, origin)
     except StopRequested:
-        raise stop.unsaved(what="no row had come", where=NAME, hint="run the same command again") from None
+        raise stop.unsaved(what="no row had come", where=origin.name, hint="run the same command again") from None
 
 
 def _learn(
@@ -93,7 +85,7 @@ def _learn(
         except StopRequested:
             saver.interrupted(state)
             if saver.generation is None:
-                raise _nothing_learnt(stop, batch) from None
+                raise _nothing_learnt(stop, batch, source.name) from None
             hint = f"go on with more data by: nmfstream fit - --from {path} -o {config.model}"
             raise stop.error(where=str(path), hint=hint) from None
         state.stop_reason = "the stream ended"
@@ -114,6 +106,6 @@ def _goes_on_from(config: FitConfig, path: Path) -> bool:
     return config.continue_from is not None and os.path.realpath(config.continue_from) == os.path.realpath(path)
 
 
-def _nothing_learnt(stop: StopFlag, batch: int) -> InterruptedRunError:
+def _nothing_learnt(stop: StopFlag, batch: int, name: str) -> InterruptedRunError:
     what = f"nothing was learnt: the first {batch} rows had not been worked through"
-    return stop.unsaved(what=what, where=NAME, hint="run the same command again; a smaller --batch-size learns sooner")
+    return stop.unsaved(what=what, where=name, hint="run the same command again; a smaller --batch-size learns sooner")

@@ -13,20 +13,17 @@ from nmfstream.config import TransformConfig
 from nmfstream.core.blocks import block_rows
 from nmfstream.core.protocols import Problem
 from nmfstream.core.rowsolve import row_solver
-from nmfstream.errors import DataError, UsageError
 from nmfstream.model import Model, check_feature_names, read_model
 from nmfstream.run.events import Advanced, Listener, Note, StageFinished, StageStarted, silent
 from nmfstream.run.guards import refuse_own_inputs
 from nmfstream.run.pipes import BlockMap
 from nmfstream.run.solving import Quality
 from nmfstream.run.stream_output import Destination, Kept, StreamOutput, open_output
-from nmfstream.stores.chunks import checked, of_iterator
+from nmfstream.stores.chunks import PIPE, checked, of_iterator, origin_of
 from nmfstream.stores.protocols import ReadPolicy
 from nmfstream.stores.stream import StreamArray, open_stream
 from nmfstream.stores.stream_writer import standard_input
 from nmfstream.types import Array, Matrix
-
-NAME = "standard input"
 
 
 @dataclass
@@ -76,7 +73,7 @@ def stream_transform(
     OSError
         From standard output: `BrokenPipeError` where the reader is gone.
     """
-    _refuse_what_needs_a_store(config)
+    origin_of(config.inputs.data).refuse((config.rows is not None, "--rows"), (config.saving.resume, "--resume"))
     began = time.perf_counter()
     refuse_own_inputs([config.output], [config.model])
     model = read_model(config.model)
@@ -100,7 +97,7 @@ def _arrays(config: TransformConfig, source: IO[bytes] | None) -> Iterator[Strea
     data = config.inputs.data[0]
     if not isinstance(data, str):
         return of_iterator(data)
-    return open_stream(source or standard_input(), config.inputs.input_format, name=NAME)
+    return open_stream(source or standard_input(), config.inputs.input_format, name=PIPE.name)
 
 
 def _output(config: TransformConfig, model: Model, dtype: np.dtype[Any]) -> StreamOutput:
@@ -108,12 +105,6 @@ def _output(config: TransformConfig, model: Model, dtype: np.dtype[Any]) -> Stre
         return Kept(model.n_components, dtype)
     to = Destination(config.output, config.output_format, "W", config.saving.overwrite)
     return open_output(to, None, model.n_components, dtype)
-
-
-def _refuse_what_needs_a_store(config: TransformConfig) -> None:
-    for given, option in ((config.rows is not None, "--rows"), (config.saving.resume, "--resume")):
-        if given:
-            raise UsageError("a stream is read once, from its start", where=option, hint="name a file instead of -")
 
 
 def _pump(
@@ -126,20 +117,21 @@ def _pump(
     listener: Listener,
 ) -> None:
     solver = row_solver(model.components, model.objective, policy.dtype, config.tol, config.max_iter)
-    problem = Problem(None, model.n_features, policy.dtype)
+    problem, origin = Problem(None, model.n_features, policy.dtype), origin_of(config.inputs.data)
     began = time.perf_counter()
     listener(StageStarted("transform", 0))
     with BlockMap(block_rows(problem, model.n_components), config.resources.threads) as apply:
         for array in arrays:
-            check_feature_names(model, None, array.n_features, f"{NAME}, array {report.arrays}")
+            check_feature_names(model, None, array.n_features, origin.part(report.arrays))
             output.begin(array.n_rows)
-            for chunk in checked(array, policy, NAME, report.rows):
+            for chunk in checked(array, policy, origin.name, report.rows):
                 _solve(chunk, solver, apply, output, report)
                 size = chunk.shape[0] * array.n_features * policy.dtype.itemsize
                 report.bytes_read += size
                 listener(Advanced(report.rows, size, 0, float("nan")))
             report.arrays += 1
-    _refuse_nothing(report, config)
+    if not report.arrays and config.inputs.input_format == "npy":
+        raise origin.nothing()
     listener(StageFinished("transform", report.rows, time.perf_counter() - began))
     if report.quality.unfinished:
         worst = f"row {report.quality.worst_row}, relative residual {report.quality.worst:.2g}"
@@ -153,8 +145,3 @@ def _solve(chunk: Matrix, solver: Any, apply: BlockMap, output: StreamOutput, re
         output.write(solution.W)
         at += len(solution.W)
     report.rows = at
-
-
-def _refuse_nothing(report: StreamReport, config: TransformConfig) -> None:
-    if not report.arrays and config.inputs.input_format == "npy":
-        raise DataError("no array came", where=NAME, hint="look at the command that writes into the pipe")

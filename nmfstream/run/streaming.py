@@ -11,7 +11,7 @@ from nmfstream.core.protocols import Batch, Problem
 from nmfstream.errors import DataError
 from nmfstream.run.opening import model_dtype
 from nmfstream.run.sources import join
-from nmfstream.stores.chunks import checked
+from nmfstream.stores.chunks import PIPE, Origin, checked
 from nmfstream.stores.protocols import ReadPolicy
 from nmfstream.stores.stream import StreamArray
 from nmfstream.types import CSR, Matrix, Runs, cut
@@ -29,7 +29,7 @@ class StreamSource:
         ``"error"`` or ``"clip"``.
     positive : bool
         Zeros are refused.
-    name : str
+    origin : Origin
         For messages.
 
     Raises
@@ -39,18 +39,18 @@ class StreamSource:
     """
 
     def __init__(
-        self, arrays: Iterator[StreamArray], dtype: str, negative: str, positive: bool, name: str = "standard input"
+        self, arrays: Iterator[StreamArray], dtype: str, negative: str, positive: bool, origin: Origin = PIPE
     ) -> None:
         first = next(arrays, None)
         if first is None:
-            raise DataError("no array came", where=name, hint="look at what should have written it")
-        self.name = name
+            raise origin.nothing()
+        self.name, self._origin = origin.name, origin
         self.policy = ReadPolicy(model_dtype(dtype, first.dtype), negative, positive)
         self.rows = 0
         self._chunks = self._checked(chain([first], arrays), first.n_features)
         head = next(self._chunks, None)
         if head is None:
-            raise DataError("no row came", where=name, hint="look at what should have written it")
+            raise origin._replace(parts="row").nothing()
         self._chunks = chain([head], self._chunks)
         nnz = 0 if isinstance(head, CSR) else None
         self.problem = Problem(None, first.n_features, self.policy.dtype, nnz)
@@ -60,7 +60,7 @@ class StreamSource:
             if array.n_features != n_features:
                 raise DataError(
                     f"has {array.n_features} features, the first array {n_features}",
-                    where=f"{self.name}, array {number}",
+                    where=self._origin.part(number),
                     hint="send arrays with the same columns",
                 )
             for chunk in checked(array, self.policy, self.name, self.rows):

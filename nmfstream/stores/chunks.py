@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nmfstream.errors import DataError
+from nmfstream.errors import DataError, UsageError
 from nmfstream.stores.checks import DenseOrigin, canonical, fill
 from nmfstream.stores.memory import MemoryReader
 from nmfstream.stores.protocols import ReadPolicy, allocate
@@ -21,7 +21,56 @@ def is_stream(items: Any) -> bool:
     return len(items) == 1 and (items[0] == "-" if isinstance(items[0], str) else isinstance(items[0], Iterator))
 
 
-def of_iterator(chunks: Iterator[Any], name: str = "X") -> Iterator[StreamArray]:
+class Origin(NamedTuple):
+    """What a stream is to whoever gave it.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    parts : str
+        What it consists of, one of them.
+    maker : str
+        Where to look when it is not what it should be.
+    instead : str
+        What can be read more than once.
+    """
+
+    name: str
+    parts: str
+    maker: str
+    instead: str
+
+    def part(self, number: int) -> str:
+        """A message's name for one array of it; chunks make one matrix together."""
+        return f"{self.name}, array {number}" if self.parts == "array" else self.name
+
+    def nothing(self) -> DataError:
+        """The error of a stream without anything in it."""
+        return DataError(f"no {self.parts} came", where=self.name, hint=f"look at {self.maker}")
+
+    def refuse(self, *needs: tuple[bool, str]) -> None:
+        """Refuse options (given, name) that need data to be read again, or at a place.
+
+        Raises
+        ------
+        UsageError
+        """
+        for given, option in needs:
+            if given:
+                raise UsageError("a stream is read once, from its start", where=option, hint=self.instead)
+
+
+PIPE = Origin("standard input", "array", "the command that writes into the pipe", "name a file instead of -")
+CHUNKS = Origin("the chunks given", "chunk", "what gives them", "give a matrix or the name of a store, not an iterator")
+
+
+def origin_of(items: Any) -> Origin:
+    """Where the one stream among a command's data comes from."""
+    return PIPE if isinstance(items[0], str) else CHUNKS
+
+
+def of_iterator(chunks: Iterator[Any], name: str = CHUNKS.name) -> Iterator[StreamArray]:
     """The one matrix that an iterator of row chunks (ndarray or scipy sparse) gives; none where it gives nothing.
 
     Raises
@@ -43,7 +92,9 @@ def _shaped(chunks: Iterator[Any], name: str) -> Iterator[Any]:
         columns = chunk.shape[1] if columns is None and chunk.ndim == 2 else columns
         if chunk.ndim != 2 or chunk.shape[1] != columns:
             raise DataError(
-                f"a chunk of shape {chunk.shape}", where=f"{name}, chunk {number}", hint="give rows of one length"
+                f"has the shape {chunk.shape}",
+                where=f"{name}, chunk {number}",
+                hint="give matrices with the same columns",
             )
         yield chunk
 

@@ -173,7 +173,7 @@ def test_a_users_own_loader(make):
 
 def test_a_loader_whose_chunks_do_not_fit():
     array = next(of_iterator(iter([A, np.ones((2, 3))])))
-    with pytest.raises(DataError, match=r"X, chunk 1: a chunk of shape \(2, 3\)"):
+    with pytest.raises(DataError, match=r"the chunks given, chunk 1: has the shape \(2, 3\)"):
         list(array.chunks)
 
 
