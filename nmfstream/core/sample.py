@@ -21,6 +21,8 @@ N_RUNS = 64
 SAMPLE_BYTES = 128 << 20
 LEAST_BYTES = 512 << 20
 MANY_ROWS = 100_000
+TAKEN = 1 << 17
+"""Entries that `take` copies at a time: their places would need more memory than they themselves."""
 
 
 def bytes_a_row(problem: Problem) -> float:
@@ -143,8 +145,14 @@ def take(X: Matrix, rows: Array) -> Matrix:
         rows = np.flatnonzero(rows)
     lengths = np.diff(X.indptr)[rows]
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    places = np.repeat(X.indptr[:-1][rows] - indptr[:-1], lengths) + np.arange(indptr[-1])
-    return CSR(indptr, X.indices[places], X.data[places], X.n_cols)
+    out = CSR(indptr, np.empty(indptr[-1], X.indices.dtype), np.empty(indptr[-1], X.data.dtype), X.n_cols)
+    step = max(1, len(rows) * TAKEN // max(1, int(indptr[-1])))
+    for a in range(0, len(rows), step):
+        b = min(a + step, len(rows))
+        to = slice(indptr[a], indptr[b])
+        places = np.repeat(X.indptr[:-1][rows[a:b]] - indptr[a:b], lengths[a:b]) + np.arange(to.start, to.stop)
+        out.indices[to], out.data[to] = X.indices[places], X.data[places]
+    return out
 
 
 def stack(parts: Sequence[Matrix]) -> Matrix:

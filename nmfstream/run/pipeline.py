@@ -100,7 +100,7 @@ class StoreSource:
     def gather(self, rows: Runs) -> Matrix:
         """See `Source.gather`."""
         if self.reader.nnz is not None:
-            return join([self._read_sparse(a, b) for a, b in rows])
+            return self._gather_sparse(rows)
         total = sum(b - a for a, b in rows)
         out = np.empty((total, self.reader.shape[1]), self.policy.dtype)
         futures: list[Future[None]] = []
@@ -111,12 +111,21 @@ class StoreSource:
         collect(futures)
         return out
 
-    def _read_sparse(self, start: int, stop: int) -> CSR:
-        indptr = self.reader.indptr(start, stop)
-        nnz = int(indptr[-1] - indptr[0])
-        out = CSR(indptr - indptr[0], np.empty(nnz, np.int32), np.empty(nnz, self.policy.dtype), self.reader.shape[1])
-        collect(self._submit(self.reader.tasks(start, stop, out, self.policy)))
-        return canonical(out, name=self.reader.name, first_row=start, policy=self.policy)
+    def _gather_sparse(self, rows: Runs) -> CSR:
+        """Runs read one after the other into one place: nothing is held twice, however many entries there are."""
+        bounds = [self.reader.indptr(a, b) for a, b in rows]
+        ends = np.cumsum([0, *(part[-1] - part[0] for part in bounds)])
+        indices, data = np.empty(ends[-1], np.int32), np.empty(ends[-1], self.policy.dtype)
+        indptr, at = [np.zeros(1, np.int64)], 0
+        for (start, stop), part, low, high in zip(rows, bounds, ends, ends[1:]):
+            out = CSR(part - part[0], indices[low:high], data[low:high], self.reader.shape[1])
+            collect(self._submit(self.reader.tasks(start, stop, out, self.policy)))
+            ready = canonical(out, name=self.reader.name, first_row=start, policy=self.policy)
+            # Summed duplicates leave room, into which the following runs move up.
+            indices[at : at + ready.nnz], data[at : at + ready.nnz] = ready.indices, ready.data
+            indptr.append(ready.indptr[1:] + at)
+            at += ready.nnz
+        return CSR(np.concatenate(indptr), indices[:at], data[:at], self.reader.shape[1])
 
     def _submit(self, tasks: Iterable[Any]) -> list[Future[None]]:
         return [self.pool.submit(task, ahead=True) for task in tasks]

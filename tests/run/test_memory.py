@@ -65,6 +65,21 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_peak_of_a_fit_of_sparse_rows_in_the_least_budget(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows, a_row = 100_000, 100
+    indices = np.sort(rng.permuted(np.tile(np.arange(M, dtype=np.int32), (1000, 1)), axis=1)[:, :a_row], axis=1)
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        group = file.create_group("X")
+        group.attrs["shape"] = rows, M
+        group["indices"] = np.tile(indices.ravel(), rows // 1000)
+        group["data"] = rng.integers(1, 9, rows * a_row).astype(np.float32)
+        group["indptr"] = np.arange(0, rows * a_row + 1, a_row)
+    arguments = fit(tmp_path, "s.h5", "--sample-rows", str(rows), "--n-init", "2", "--max-iter", "1")
+    memory = least(*arguments)
+    assert peak(*arguments, memory=memory) <= int(memory.removesuffix("MiB")) * MiB
+
+
 def fit(folder: Path, data: str, *how: str) -> tuple[Any, ...]:
     return ("fit", folder / data, "-o", folder / "m.h5", "--w", folder / "W.npy", "-k", K, "--max-iter", 2, *how)
 
