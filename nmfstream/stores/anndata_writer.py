@@ -21,7 +21,10 @@ MATRIX = "X"
 CHUNK = 1 << 20
 """Row numbers that are stored together."""
 
-_ROOT = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
+MARK = ("written-by", "nmfstream")
+"""Attribute of a store whose names are ours, to be replaced with its matrix."""
+
+_ROOT = {"encoding-type": "anndata", "encoding-version": "0.1.0", MARK[0]: MARK[1]}
 _TEXTS = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
 
 

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 
-from nmfstream.stores.anndata_writer import MATRIX
+from nmfstream.stores.anndata_writer import MARK, MATRIX
 
 _NAMES = ("obs/_index", "var/_index")
 """What we write beside a matrix whose features have names."""
 
+_SPARSE = {"format", "shape", "data", "indices", "indptr", "row", "col", "offsets"}
+"""Members of scipy's form of one sparse matrix."""
+
 
 def in_npz(path: Path, dataset: str) -> list[str]:
-    """Other members; none where it is scipy's form of one sparse matrix, or no archive."""
+    """Other members, all of scipy's form of a sparse matrix being one; none where it is no archive."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = [name.removesuffix(".npy") for name in archive.namelist()]
     except (zipfile.BadZipFile, OSError):
         return []
-    return [] if {"format", "shape", "data"} <= set(members) else _besides(members, dataset)
+    matrix = _SPARSE if {"format", "shape", "data"} <= set(members) else set()
+    return _besides([name for name in members if name not in matrix], dataset)
 
 
 def in_hdf5(path: Path, dataset: str) -> list[str]:
@@ -36,14 +41,17 @@ def in_hdf5(path: Path, dataset: str) -> list[str]:
     try:
         with h5py.File(path, "r") as store:
             store.visititems_links(note)
+            ours = _ours(store.attrs, dataset)
     except OSError:
         return []
-    return _besides(found, dataset)
+    return _besides(found, dataset, ours)
 
 
 def in_zarr(path: Path, dataset: str) -> list[str]:
     """Other arrays; none where it is no folder."""
-    return _besides(_arrays(path, ""), dataset) if path.is_dir() else []
+    if not path.is_dir():
+        return []
+    return _besides(_arrays(path, ""), dataset, _ours(_metadata(path / "zarr.json").get("attributes"), dataset))
 
 
 def _arrays(folder: Path, name: str) -> Iterator[str]:
@@ -58,15 +66,24 @@ def _arrays(folder: Path, name: str) -> Iterator[str]:
 
 def _is_array(document: Path) -> bool:
     """Whether Zarr metadata describe an array; those that cannot be read may."""
+    return bool(_metadata(document).get("node_type", "array") == "array") and document.exists()
+
+
+def _metadata(document: Path) -> dict[str, Any]:
+    """A JSON object; empty where it cannot be read."""
     try:
-        return bool(json.loads(document.read_bytes()).get("node_type") == "array")
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError, AttributeError):
-        return True
+        content = json.loads(document.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
-def _besides(names: Iterator[str] | list[str], dataset: str) -> list[str]:
-    ours = _NAMES if dataset == MATRIX else ()
+def _ours(attributes: Mapping[str, Any] | None, dataset: str) -> tuple[str, ...]:
+    """Names beside the matrix that go with it: those that we wrote. A user's own would be lost."""
+    key, mark = MARK
+    return _NAMES if dataset == MATRIX and (attributes or {}).get(key) == mark else ()
+
+
+def _besides(names: Iterable[str], dataset: str, ours: tuple[str, ...] = ()) -> list[str]:
     return [name or "the array at its root" for name in names
             if name not in ours and name != dataset and not name.startswith(f"{dataset}/")]  # fmt: skip

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
+from scipy import sparse
 
 from tests.cli.helpers import complaint, run
 
@@ -112,6 +113,22 @@ def test_86_overwriting_a_dataset_never_removes_its_neighbours(name, command, tm
 
 def listing(path):
     return {str(p): p.read_bytes() for p in (path, *path.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("name", ["own.h5", "own.zarr", "own.npz"])
+def test_86_names_that_are_not_ours_are_neighbours(name, tmp_path, x_npy):
+    if name == "own.npz":
+        matrix = sparse.csr_array(np.eye(3))
+        np.savez(tmp_path / name, format=b"csr", shape=(3, 3), data=matrix.data, indices=matrix.indices,
+                 indptr=matrix.indptr, var=np.arange(3))  # fmt: skip
+    else:
+        table = anndata.AnnData(np.ones((6, 4), "f4"))
+        (table.write_h5ad if name == "own.h5" else table.write_zarr)(tmp_path / name)
+    before = listing(tmp_path / name)
+    done = run("convert", x_npy, "-o", f"{tmp_path / name}/X", "--overwrite")
+    assert done.returncode == 73
+    assert "var" in complaint(done)
+    assert listing(tmp_path / name) == before
 
 
 @pytest.mark.parametrize("name", ["W.h5", "W.zarr", "W.npz"])

@@ -97,6 +97,18 @@ def test_runs_of_rows_are_read_alone() -> None:
     np.testing.assert_array_equal(gathered, want)
 
 
+def test_runs_of_sparse_rows_move_up_where_duplicates_were_summed() -> None:
+    half = sparse.random_array((60, 9), density=0.4, format="csr", dtype=np.float32, rng=np.random.default_rng(0))
+    parts = np.repeat(half.data, 2), np.repeat(half.indices, 2), 2 * half.indptr
+    runs = ((3, 20), (20, 21), (40, 60))
+    with Pool(2) as pool:
+        reader = MemoryReader(sparse.csr_array(parts, shape=half.shape))
+        gathered = StoreSource(reader, ReadPolicy(F32), pool, Reading()).gather(runs)
+    assert isinstance(gathered, CSR)
+    np.testing.assert_array_equal(gathered.toarray(), 2 * np.concatenate([half.toarray()[a:b] for a, b in runs]))
+    assert gathered.nnz == sum(half.indptr[b] - half.indptr[a] for a, b in runs)
+
+
 @given(unit=st.integers(1, 50), rows=st.integers(1, 400), chunk=st.integers(1, 90), portion=st.integers(1, 300))
 def test_portions_cover_the_rows_once_at_chunk_bounds(unit: int, rows: int, chunk: int, portion: int) -> None:
     portions = list(dense_portions(((0, rows),), unit, 0, portion, chunk))
