@@ -20,6 +20,7 @@ log = logging.getLogger("nmfstream")
 
 _LOCK_REFUSED = (errno.EAGAIN, errno.EACCES, 524)
 _MATLAB = b"MATLAB 5.0"
+_NETCDF = b"CDF"
 
 
 class HDF5File:
@@ -105,6 +106,9 @@ def _explain(error: OSError, path: Path, raw: PreadFile) -> NmfstreamError:
     if "h5clear" in text or "already open for write" in text:
         hint = "its writer is at work or was killed: close it, or run h5clear -s on it"
         return DataError("marked as open for writing", where=str(path), hint=hint)
+    if raw.read(3, 0) == _NETCDF:
+        hint = "turn it into netCDF-4, which is HDF5: nccopy -k nc4 in.nc out.nc"
+        return DataError("a netCDF file of the classic format, not HDF5", where=str(path), hint=hint)
     if "signature not found" in text:
         return DataError("not an HDF5 file", where=str(path), hint="check what wrote it, or its suffix")
     return DataError(f"the HDF5 library cannot open it ({text})", where=str(path), hint="restore or write it again")

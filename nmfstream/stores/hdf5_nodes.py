@@ -157,6 +157,18 @@ def text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
+def values_of(dataset: Any) -> Any:
+    """All values of a short dataset, whose filters may be plugins that are loaded first.
+
+    Raises
+    ------
+    DataError
+    """
+    for f in _filters(dataset):
+        _require_filter(f, f"{dataset.file.filename}{dataset.name}")
+    return dataset[...]
+
+
 def matrices(file: HDF5File, top: str = "") -> list[Candidate]:
     """Two-dimensional real datasets and sparse groups in a file, over its hard links."""
     found: list[Candidate] = []
@@ -195,7 +207,7 @@ def sparse_shape(group: Any) -> tuple[int, int] | None:
     """
     stored = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
     if stored is None and isinstance(group.get("shape"), h5py.Dataset):
-        stored = group["shape"][...]
+        stored = values_of(group["shape"])
     if stored is None:
         return None
     numbers = np.asarray(stored).reshape(-1)
@@ -226,7 +238,7 @@ def source_of(file: HDF5File, dataset: Any, name: str, opening: Opening) -> Arra
     if layout == h5py.h5d.CONTIGUOUS and not dataset.external:
         return _contiguous(file, dataset, name) or LibrarySource(file, dataset, name, fill, Layout("contiguous"))
     if layout == h5py.h5d.CHUNKED:
-        return _chunked(file, dataset, name, fill, plan)
+        return _chunked(file, dataset, name, fill)
     return LibrarySource(file, dataset, name, fill, Layout("external" if dataset.external else "compact"))
 
 
@@ -259,14 +271,23 @@ class _Contiguous(FlatSource):
 
 def _contiguous(file: HDF5File, dataset: Any, name: str) -> ArraySource | None:
     offset = dataset.id.get_offset()
+    _check_extent(dataset, name)
     if offset is None or len(dataset.shape) not in (1, 2) or not _plain(dataset) or not math.prod(dataset.shape):
         return None
     first = np.asarray(dataset[tuple(slice(1) for _ in dataset.shape)], dataset.dtype).tobytes()
     return _Contiguous(file, offset, dataset, name) if file.raw.read(len(first), offset) == first else None
 
 
-def _chunked(file: HDF5File, dataset: Any, name: str, fill: bool, plan: Any) -> ArraySource:
-    filters = [Filter(code, tuple(values)) for code, _, values, _ in map(plan.get_filter, range(plan.get_nfilters()))]
+def _check_extent(dataset: Any, name: str) -> None:
+    """The room that the file gives a contiguous dataset is what its shape and type need."""
+    room, needed = dataset.id.get_storage_size(), math.prod(dataset.shape) * dataset.id.get_type().get_size()
+    if room not in (0, needed):
+        what = f"{room} bytes are stored, {needed} expected for shape {dataset.shape}"
+        raise DataError(what, where=name, hint="the file is damaged: restore or write it again")
+
+
+def _chunked(file: HDF5File, dataset: Any, name: str, fill: bool) -> ArraySource:
+    filters = _filters(dataset)
     pipeline = Pipeline(filters, math.prod(dataset.chunks) * dataset.dtype.itemsize)
     small = any(f.number == 32000 for f in filters) and dataset.id.get_storage_size() < LZF_LEAST
     if pipeline.known and _plain(dataset) and not small:
@@ -276,6 +297,12 @@ def _chunked(file: HDF5File, dataset: Any, name: str, fill: bool, plan: Any) -> 
     return LibrarySource(
         file, dataset, name, fill, Layout("chunked", tuple(f.name for f in filters), pipeline.checksums)
     )
+
+
+def _filters(dataset: Any) -> list[Filter]:
+    plan = dataset.id.get_create_plist()
+    entries = map(plan.get_filter, range(plan.get_nfilters()))
+    return [Filter(code, tuple(values)) for code, _, values, _ in entries]
 
 
 def _require_filter(f: Filter, name: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from nmfstream.stores.hdf5_file import HDF5File
-from nmfstream.stores.hdf5_nodes import Located, node_at, text
+from nmfstream.stores.hdf5_nodes import Located, node_at, text, values_of
 from nmfstream.stores.protocols import Opening
 
 NAMES = ("Gene", "gene_names", "Name", "var_names", "Accession", "rownames")
@@ -28,4 +28,4 @@ def locate(file: HDF5File, inner: str, opening: Opening) -> Located | None:
 
 def _names(attributes: Any) -> tuple[str, ...] | None:
     found = next((name for name in NAMES if name in attributes), None)
-    return None if found is None else tuple(text(value) for value in attributes[found][...])
+    return None if found is None else tuple(text(value) for value in values_of(attributes[found]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import resource
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,15 +43,16 @@ class Format:
 
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_ZIP = b"PK\x03\x04"
 _HDF5_OFFSETS = (0, 512, 1024, 2048, 4096, 8192)
 
 FORMATS = (
     Format("NPY", (".npy",), ((0, b"\x93NUMPY"),), "nmfstream.stores.npy"),
     Format("Zarr", (".zarr", ".zarr.zip"), (), "nmfstream.stores.zarr"),
-    Format("NPZ", (".npz",), ((0, b"PK\x03\x04"), (0, b"PK\x05\x06")), "nmfstream.stores.npz"),
+    Format("NPZ", (".npz",), ((0, _ZIP), (0, b"PK\x05\x06")), "nmfstream.stores.npz"),
     Format(
         "HDF5",
-        (".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".loom", ".mat", ".nc", ".hspy"),
+        (".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".h5mu", ".loom", ".mat", ".nc", ".hspy"),
         (*((at, HDF5_SIGNATURE) for at in _HDF5_OFFSETS), (0, b"MATLAB 5.0")),
         "nmfstream.stores.hdf5",
     ),
@@ -211,6 +213,15 @@ def format_of(store: str) -> Format:
     return _by_signature(store)
 
 
+def _holds_zarr(store: str) -> bool:
+    """Whether a zip is a Zarr store, by the names of its members."""
+    try:
+        with zipfile.ZipFile(store) as archive:
+            return any(name.rpartition("/")[2] in _ZARR_SIGNS for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
+
+
 def _named(name: str) -> Format:
     return next(form for form in FORMATS if form.name == name)
 
@@ -221,6 +232,8 @@ def _by_signature(store: str) -> Format:
             start = file.read(_HDF5_OFFSETS[-1] + 8)
     except OSError as error:
         raise translate(error, store) from error
+    if start.startswith(_ZIP) and _holds_zarr(store):
+        return _named("Zarr")
     for form in FORMATS:
         if any(start[at : at + len(magic)] == magic for at, magic in form.signatures):
             return form

@@ -11,7 +11,7 @@ import h5py
 
 from nmfstream.errors import UsageError
 from nmfstream.stores.hdf5_file import HDF5File
-from nmfstream.stores.hdf5_nodes import Located, text
+from nmfstream.stores.hdf5_nodes import Located, text, values_of
 from nmfstream.stores.protocols import Opening
 
 PARTS = {"data", "indices", "indptr", "shape", "barcodes"}
@@ -43,7 +43,7 @@ def _is_matrix(root: Any, name: str) -> bool:
 
 
 def _located(group: Any, path: str) -> Located:
-    features, cells = (int(n) for n in group["shape"][...].reshape(-1)[:2])
+    features, cells = (int(n) for n in values_of(group["shape"]).reshape(-1)[:2])
     names = next((group[name] for name in NAMES if name in group), None)
-    texts = None if names is None else tuple(text(value) for value in names[...])
+    texts = None if names is None else tuple(text(value) for value in values_of(names))
     return Located(path, feature_names=texts, shape=(cells, features), kind="csr")

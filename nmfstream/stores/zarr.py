@@ -18,7 +18,7 @@ from nmfstream.stores.zarr_files import Files, FolderFiles
 from nmfstream.stores.zarr_library import LibraryArray
 from nmfstream.stores.zarr_metadata import ArrayMetadata, GroupMetadata, node
 from nmfstream.stores.zarr_remote import RemoteFiles
-from nmfstream.stores.zarr_tree import candidates_below, is_anndata, sparse_kind, sparse_shape, variable_names, walk
+from nmfstream.stores.zarr_tree import anndata_at, candidates_below, sparse_kind, sparse_shape, variable_names, walk
 from nmfstream.stores.zarr_zip import ZipFiles
 
 
@@ -97,21 +97,22 @@ def _open(files: Files, store: str, inner: str, opening: Opening) -> Reader:
     root = node(files, "")
     if root is None and not any(files.entries("")) and files.listable:
         raise DataError("the store is empty", where=store, hint="write it again")
-    anndata = is_anndata(files, root)
-    path = inner or (_default(files, store) if anndata else "")
+    anndata = anndata_at(files, inner)
+    path = _default(files, store, anndata) if anndata == inner else inner
     place = Place(files, store, path, opening)
     found = node(files, path)
     if found is None and inner:
         raise absent(inner, (at for at, _ in walk(files) if at), store)
-    return _reader(place, found, variable_names(files, path) if anndata else None)
+    return _reader(place, found, None if anndata is None else variable_names(files, path, anndata))
 
 
-def _default(files: Files, store: str) -> str:
+def _default(files: Files, store: str, anndata: str) -> str:
     """X of an AnnData; without X its only other matrix."""
-    if node(files, "X") is not None:
-        return "X"
-    found = [one for one in candidates_below(files) if one.path.startswith(("layers/", "raw"))]
-    return choose(found, store, "AnnData without X, layers or raw").path
+    below = f"{anndata}/" if anndata else ""
+    if node(files, f"{below}X") is not None:
+        return f"{below}X"
+    found = [one for one in candidates_below(files, anndata) if one.path.startswith((f"{below}layers/", f"{below}raw"))]
+    return choose(found, f"{store}/{anndata}".rstrip("/"), "AnnData without X, layers or raw").path
 
 
 def _reader(place: Place, found: ArrayMetadata | GroupMetadata | None, names: Sequence[str] | None) -> Reader:

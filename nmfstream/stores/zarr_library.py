@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ class LibraryArray:
         store: Any
         if "://" in location:
             store = FsspecStore.from_url(location, read_only=True)
-        elif location.endswith(".zip"):
+        elif Path(location).is_file():
             store = ZipStore(location, read_only=True)
         else:
             store = LocalStore(location, read_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 
 from nmfstream.errors import DataError
 from nmfstream.stores.naming import Candidate
@@ -107,31 +108,56 @@ def _implied(files: Files, path: str, kind: str) -> tuple[int, ...]:
     return (indptr.shape[0] - 1,) if isinstance(indptr, ArrayMetadata) else ()
 
 
-def is_anndata(files: Files, root: ArrayMetadata | GroupMetadata | None) -> bool:
-    """Whether the store is an AnnData: it says so, or holds observations and variables."""
-    if not isinstance(root, GroupMetadata):
-        return False
-    return root.attributes.get("encoding-type") == "anndata" or {"obs", "var"} <= set(children(files, ""))
+def anndata_at(files: Files, path: str) -> str | None:
+    """The outermost group on a path that is an AnnData; None where there is none.
+
+    The store itself says so, or holds observations and variables; groups inside it (MuData, SpatialData) say so.
+    """
+    root = node(files, "")
+    if isinstance(root, GroupMetadata) and (_says_anndata(root) or {"obs", "var"} <= set(children(files, ""))):
+        return ""
+    for group in accumulate(path.split("/"), "{}/{}".format):
+        found = node(files, group)
+        if not isinstance(found, GroupMetadata):
+            return None
+        if _says_anndata(found):
+            return group
+    return None
 
 
-def variable_names(files: Files, path: str) -> list[str] | None:
-    """Names of the features of an AnnData's matrix (``X``, ``layers/*``, ``raw/X``); None where there are none."""
-    frame = {"X": "var", "raw": "raw/var", "layers": "var"}.get(path.split("/")[0])
+def _says_anndata(group: GroupMetadata) -> bool:
+    return group.attributes.get("encoding-type") == "anndata"
+
+
+def variable_names(files: Files, path: str, anndata: str = "") -> list[str] | None:
+    """Names of the features of a matrix (``X``, ``layers/*``, ``raw/X``) of the AnnData at a path, if it has any."""
+    below = f"{anndata}/" if anndata else ""
+    frame = {"X": "var", "raw": "raw/var", "layers": "var"}.get(path.removeprefix(below).split("/")[0])
     if frame is None:
         return None
     try:
-        found = node(files, frame)
-        index = str(found.attributes.get("_index", "_index")) if isinstance(found, GroupMetadata) else ""
-        return _names_at(files, frame, index, found)
+        found = node(files, below + frame)
+        if isinstance(found, ArrayMetadata):
+            return _from_records(files, below + frame, found)
+        index = str(found.attributes.get("_index", "_index")) if found is not None else ""
+        return _column(files, f"{below}{frame}/{index}")
     except DataError:
         return None
 
 
-def _names_at(files: Files, frame: str, index: str, found: ArrayMetadata | GroupMetadata | None) -> list[str] | None:
+def _column(files: Files, path: str) -> list[str] | None:
+    """Texts of a data frame's column: an array, or a group of values and mask, or of categories and codes."""
+    found = node(files, path)
     if isinstance(found, ArrayMetadata):
-        return _from_records(files, frame, found)
-    names = node(files, f"{frame}/{index}")
-    return _texts(files, f"{frame}/{index}", names) if isinstance(names, ArrayMetadata) else None
+        return _texts(files, path, found)
+    values, categories, codes = (node(files, f"{path}/{part}") for part in ("values", "categories", "codes"))
+    if isinstance(values, ArrayMetadata):
+        return _texts(files, f"{path}/values", values)
+    if not isinstance(categories, ArrayMetadata) or not isinstance(codes, ArrayMetadata) or len(codes.shape) != 1:
+        return None
+    names = _texts(files, f"{path}/categories", categories)
+    numbers = small(ZarrArray(files, f"{path}/codes", codes), codes.shape[0])
+    return None if names is None else [names[number] for number in numbers]
 
 
 def _from_records(files: Files, path: str, metadata: ArrayMetadata) -> list[str] | None:

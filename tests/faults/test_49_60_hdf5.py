@@ -128,6 +128,17 @@ def test_fault_53_truncated(path: Path, layout: dict[str, Any]) -> None:
     assert "h5clear" in error.hint
 
 
+def test_fault_53_room_that_does_not_fit_the_shape(path: Path) -> None:
+    """A flipped bit in the shape of a contiguous dataset leaves its rows in the wrong places."""
+    with h5py.File(path, "w") as f:
+        f["X"] = np.ones((12, 7), "f4")
+    raw = path.read_bytes()
+    extents = np.array([12, 7], "<u8").tobytes()
+    path.write_bytes(raw.replace(extents, np.array([12, 6], "<u8").tobytes()))
+    assert raw.count(extents) >= 1
+    assert "336 bytes are stored, 288 expected" in failure(path).what
+
+
 def test_fault_53_killed_writer(path: Path) -> None:
     code = f"""if True:
         import h5py, os, numpy as np

@@ -209,6 +209,14 @@ def zarr_anndata(make: Callable[[np.ndarray], Any], version: int = 2) -> Callabl
     return write
 
 
+def zarr_zip(folder: Path, X: np.ndarray) -> str:
+    import zarr
+
+    with zarr.storage.ZipStore(folder / "d.zip", mode="w") as store:
+        zarr.create_array(store, data=X, chunks=(32, 10), config={"write_empty_chunks": True})
+    return str(folder / "d.zip")
+
+
 TINY = {"memory": 1 << 14}
 """So little that what does not lie by rows is rearranged in scratch."""
 
@@ -278,6 +286,7 @@ CASES = [
             ("tall chunks rearranged", {"chunks": (ROWS, 3)}, TINY),
         )
     ),
+    Case("zarr 3 zip without its suffix", zarr_zip),
     Case("zarr 3 shards", zarr_array(3, chunks=(16, 10), shards=(64, 50))),
     *(
         Case(f"zarr {version} anndata {make.__name__[:3]}", zarr_anndata(make, version), sparse=True)

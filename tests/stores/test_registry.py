@@ -33,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with h5py.File("none.h5", "w") as f:
         f["y"], f["cube"], f["text"] = np.arange(3), np.ones((2, 2, 2)), "abc"
     Path("notes.txt").write_text("hello")
+    Path("classic.nc").write_bytes(b"CDF\x01" + bytes(60))
     Path("notes.csv").write_text("1,2")
     Path("plain").mkdir()
     return tmp_path
@@ -75,6 +76,7 @@ REFUSED = [
     ("y.npy", InputAbsentError, "did you mean x.npy?"),
     ("nowhere/x.npy", InputAbsentError, "no such file"),
     ("notes.txt", UsageError, "no known format"),
+    ("classic.nc", DataError, "nccopy"),
     ("notes.csv", UsageError, "--input-format csv < notes.csv"),
     ("plain", DataError, "folder"),
     ("/dev/null", UsageError, "not a regular file"),
