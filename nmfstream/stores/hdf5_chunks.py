@@ -202,7 +202,12 @@ class ChunkedSource(HDF5Source):
     def _compare(self, table: Table) -> None:
         """One chunk as decoded here must be what the library reads; else the library reads all of them.
 
-        Older versions of it misreport addresses behind a user block.
+        Older versions of it misreport addresses behind a user block. A chunk that it lists but does not find, and so
+        reads as fill values, is damage to its index.
+
+        Raises
+        ------
+        DataError
         """
         present = np.flatnonzero(table.address != ABSENT)
         if not present.size:
@@ -218,8 +223,11 @@ class ChunkedSource(HDF5Source):
             values = self._decode(table, cell)[tuple(slice(n) for n in box.shape)]
             same = values.astype(self.dtype, copy=False).tobytes() == reference.tobytes()
         except DataError:
-            same = False
+            values, same = None, False
         if not same:
+            fill = np.full(box.shape, self._dataset.fillvalue, self.dtype)
+            if values is not None and reference.tobytes() == fill.tobytes():
+                raise DataError(f"its index lists chunk {cell} but does not lead to it", where=self._name, hint=_REPAIR)
             self._through_library = library
 
     def boxes(self, low: tuple[int, ...], high: tuple[int, ...]) -> list[Box]:
