@@ -94,7 +94,7 @@ class Checkpoints:
         resume, overwrite : bool
             As the options. With both, what matches is resumed and anything else discarded.
         after : bool
-            The run started from what is there: it is neither resumed nor discarded, newer generations replace it.
+            The run starts from what is there: unless it is resumed it stays until newer generations replace it.
         check : callable
             Called while waiting for another owner's silence; may raise.
 
@@ -209,20 +209,20 @@ class Checkpoints:
         self._sweep()
         if not generations(self.path):
             return None
-        if after:
-            self._number = max(generations(self.path))
-            return None
         if resume:
             try:
                 return self._resumed()
             except CheckpointMismatchError:
                 if not overwrite:
                     raise
-        elif not overwrite:
+        elif not (overwrite or after):
             goes_on = f"--from {self.path}" if self.data == STREAM else "--resume"
             hint = f"{goes_on} goes on with it, --overwrite discards it"
             raise OutputExistsError("there is a checkpoint", where=str(self.path), hint=hint)
-        self.discard()
+        if after:
+            self._number = max(generations(self.path))
+        else:
+            self.discard()
         return None
 
     def _matching(self) -> Saved | None:

@@ -23,7 +23,7 @@ from nmfstream.run.carried import DiskW
 from nmfstream.run.events import Event, Listener, Note, StageFinished, silent
 from nmfstream.run.fit_inputs import custom_start, initial_rows
 from nmfstream.run.fit_outputs import check_outputs, write_components, write_W
-from nmfstream.run.fit_report import FitPlan, FitReport, commit_model, continued, make_model
+from nmfstream.run.fit_report import FitPlan, FitReport, commit_model, continued, goes_on_from, make_model
 from nmfstream.run.fit_stream import fit_stream
 from nmfstream.run.guards import refuse_own_inputs
 from nmfstream.run.memory import fit_memory
@@ -34,6 +34,7 @@ from nmfstream.run.signals import StopFlag
 from nmfstream.run.stages import Hooks, run_stages
 from nmfstream.run.workers import n_threads, workers
 from nmfstream.stores.chunks import is_stream
+from nmfstream.units import size_text
 
 
 @dataclass
@@ -142,7 +143,8 @@ def _plan(config: FitConfig, data: Data, name: str, solver: Solver, parameters: 
 def _run(job: Job) -> FitReport:
     config, saving = job.config, job.config.saving
     with _checkpoints(job) as checkpoints, StopFlag(saving.max_time) as stop:
-        saved = checkpoints.open(resume=saving.resume, overwrite=saving.overwrite, check=stop.check)
+        after = saving.overwrite and goes_on_from(config, job.checkpoint)
+        saved = checkpoints.open(resume=saving.resume, overwrite=saving.overwrite, after=after, check=stop.check)
         check_outputs(job, resuming=saved is not None)
         state = saved.state if saved is not None else job.solver.start()
         carried = _carried(job, saved.extra if saved is not None else {})
@@ -218,7 +220,7 @@ def _carried(job: Job, extra: dict[str, Any]) -> DiskW | None:
     n, k = job.plan.n_samples, job.parameters.objective.n_components
     size = 2 * n * k * job.data.problem.dtype.itemsize
     if job.config.w is None and size > 1 << 30:
-        job.hear(Note(f"W of every row is carried beside {job.checkpoint}: {size >> 20} MiB"))
+        job.hear(Note(f"W of every row is carried beside {job.checkpoint}: {size_text(size)}"))
     return DiskW(job.checkpoint, n, k, job.data.problem.dtype, initial_rows(job.config, job.data))
 
 

@@ -28,23 +28,30 @@ def custom_start(config: FitConfig, data: Data) -> Parameters:
     """
     parameters = config.parameters
     if parameters.start.init != "custom":
-        if config.h_init is not None or config.w_init is not None:
-            raise UsageError("--h-init and --w-init go with --init custom", where="--init")
+        if config.h_init is not None or (config.w_init is not None and config.continue_from is None):
+            hint = "give --h-init too, or leave --w-init out"
+            raise UsageError("--h-init and --w-init go with --init custom", where="--init", hint=hint)
         return parameters
     if config.h_init is None and parameters.start.H is None:
         raise UsageError("--init custom needs a start for H", where="--h-init", hint="name a matrix (k x features)")
     if config.h_init is None:
         return parameters
+    if config.solver == "mu" and config.w_init is None and not parameters.schedule.fresh_restarts:
+        hint = "name a matrix (rows x k), or give --fresh-restarts"
+        raise UsageError("--solver mu begins from W too", where="--w-init", hint=hint)
     shape = (parameters.objective.n_components, data.problem.n_features)
     H = matrix(config.h_init, shape, data.problem.dtype, "--h-init")
     return replace(parameters, start=replace(parameters.start, H=H))
 
 
 def initial_rows(config: FitConfig, data: Data) -> Initial:
-    """Rows of ``--w-init``; of nothing where none is given."""
+    """Rows of ``--w-init``; where a run goes on from a model, equal ones (the first step on W forgets their size)."""
+    k = config.parameters.objective.n_components
+    if config.w_init is None and config.continue_from is not None:
+        return lambda start, stop: np.ones((stop - start, k), data.problem.dtype)
     if config.w_init is None:
         return no_initial
-    shape = (data.problem.n_samples or 0, config.parameters.objective.n_components)
+    shape = (data.problem.n_samples or 0, k)
     reader = _reader(config.w_init, shape, "--w-init")
     policy = ReadPolicy(data.problem.dtype)
     return lambda start, stop: read_rows(reader, start, stop, policy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -149,3 +150,8 @@ def continued(config: FitConfig, parameters: Parameters, n_features: int, names:
     if parameters.start.init not in (None, "custom") or config.h_init is not None:
         raise UsageError("--from is the start", where="--init", hint="leave --init and --h-init out")
     return replace(parameters, start=replace(parameters.start, init="custom", H=model.components))
+
+
+def goes_on_from(config: FitConfig, checkpoint: Path) -> bool:
+    """Whether ``--from`` names this run's checkpoint: what it holds stays until there is something newer."""
+    return config.continue_from is not None and os.path.realpath(config.continue_from) == os.path.realpath(checkpoint)

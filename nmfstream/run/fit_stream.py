@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from nmfstream.fingerprint import numeric_fingerprint
 from nmfstream.model import flat_parameters
 from nmfstream.plan import MemoryPlan
 from nmfstream.run.events import Listener
-from nmfstream.run.fit_report import FitPlan, FitReport, commit_model, continued, make_model
+from nmfstream.run.fit_report import FitPlan, FitReport, commit_model, continued, goes_on_from, make_model
 from nmfstream.run.saver import Saver
 from nmfstream.run.signals import StopFlag
 from nmfstream.run.stages import Hooks, run_stages
@@ -76,7 +75,7 @@ def _learn(
     path = config.saving.path or Path(f"{config.model}.ckpt")
     identity = {**flat_parameters(parameters, name), "dtype": str(source.problem.dtype)}
     with Checkpoints(path, identity=identity, fingerprint=numeric_fingerprint(), data=STREAM) as checkpoints:
-        checkpoints.open(resume=False, overwrite=config.saving.overwrite, after=_goes_on_from(config, path))
+        checkpoints.open(resume=False, overwrite=config.saving.overwrite, after=goes_on_from(config, path))
         checkpoints.start()
         saver = Saver(checkpoints, config.saving, stop, listener)
         try:
@@ -99,11 +98,6 @@ def _learn(
         commit_model(config, model)
         saver.finish(state)
         return replace(report, revived=int(getattr(state.solver, "revived", 0)))
-
-
-def _goes_on_from(config: FitConfig, path: Path) -> bool:
-    """Whether ``--from`` names this run's checkpoint: what it holds stays until there is something newer."""
-    return config.continue_from is not None and os.path.realpath(config.continue_from) == os.path.realpath(path)
 
 
 def _nothing_learnt(stop: StopFlag, batch: int, name: str) -> InterruptedRunError:
