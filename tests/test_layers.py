@@ -11,7 +11,7 @@ import nmfstream
 
 ROOT = Path(nmfstream.__file__).parent
 LAYERS = (
-    ("errors", "types"),
+    ("errors", "types", "units"),
     ("core",),
     ("storage",),
     ("stores",),

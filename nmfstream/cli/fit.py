@@ -9,6 +9,7 @@ import click
 from nmfstream.cli import options as o
 from nmfstream.cli.report import counted, finish, passes
 from nmfstream.cli.settings import Command
+from nmfstream.units import size_text
 
 if TYPE_CHECKING:
     from nmfstream.config import FitConfig
@@ -154,7 +155,7 @@ def _plan_words(plan: Any) -> str:
         f"{plan.batch_rows} rows a batch in blocks of {plan.block_rows}",
         f"sample of {plan.sample_rows} rows",
         counted(plan.threads, "thread"),
-        f"{plan.stored_bytes / 1e6:.1f} MB a pass",
+        f"{size_text(plan.stored_bytes)} a pass",
         f"at most {passes(plan.max_passes)}",
         f"memory {plan.memory.peak >> 20} MiB",
     )

@@ -10,6 +10,7 @@ import click
 from nmfstream.cli import options as o
 from nmfstream.cli.report import finish, out, plain
 from nmfstream.cli.settings import Command
+from nmfstream.units import size_text
 
 
 @click.command(cls=Command, name="info", example="nmfstream info counts.h5/X --shards 4")
@@ -49,7 +50,7 @@ def _matrix(path: str, m: dict[str, Any]) -> Iterator[str]:
     yield f"{path}: {m['shape'][0]} rows x {m['shape'][1]} features, {m['dtype']}, {m['kind']}{filled}"
     chunks = "" if m["chunks"] is None else f", chunks of {_by(m['chunks'])}"
     filters = f", {'+'.join(m['filters'])}" if m["filters"] else ""
-    sizes = f"{_size(m['stored_bytes'])} on disk, {_size(m['raw_bytes'])} decoded"
+    sizes = f"{size_text(m['stored_bytes'])} on disk, {size_text(m['raw_bytes'])} decoded"
     yield f"  {m['format']}, {m['layout']}{chunks}{filters}; {sizes}"
     names = f"{m['n_feature_names']} feature names" if m["n_feature_names"] else "no feature names"
     yield f"  {names}; {'checksums' if m['checksums'] else 'no checksums'}"
@@ -91,13 +92,6 @@ def _by(shape: list[int]) -> str:
 def _share(m: dict[str, Any]) -> str:
     cells = m["shape"][0] * m["shape"][1]
     return f"{m['nnz'] / cells:.2%}" if cells else "empty"
-
-
-def _size(n: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n >= size:
-            return f"{n / size:.1f} {unit}"
-    return f"{n} B"
 
 
 _LINES: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {

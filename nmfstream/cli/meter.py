@@ -57,7 +57,8 @@ class Meter:
 
     def figures(self) -> str:
         """MB/s and loss."""
-        speed = f"{self.bytes_per_second / 1e6:.0f} MB/s"
+        megabytes = self.bytes_per_second / 1e6
+        speed = f"{megabytes:.0f} MB/s" if megabytes >= 10 else f"{megabytes:.1g} MB/s"
         return speed if math.isnan(self.loss) else f"{speed}, loss {self.loss:.6g}"
 
     def line(self) -> str:

@@ -10,6 +10,9 @@ from nmfstream.cli import options as o
 from nmfstream.cli.report import counted, finish
 from nmfstream.cli.settings import Command
 
+LISTED = 3
+"""Ranges still missing that the last line names."""
+
 _EXAMPLE = """nmfstream transform counts.h5/X -m topics.h5 -o W.npy
 cat a.npy b.npy | nmfstream transform -m topics.h5 - | consumer"""
 
@@ -69,6 +72,7 @@ def _values(report: Any, given: dict[str, Any], output: str | None) -> dict[str,
         "worst_residual": report.quality.worst,
         "worst_row": report.quality.worst_row if report.quality.worst_row >= 0 else None,
         "clipped": report.clipped,
+        "missing_rows": report.missing,
         "seconds": report.seconds,
     }
 
@@ -76,6 +80,23 @@ def _values(report: Any, given: dict[str, Any], output: str | None) -> dict[str,
 def _words(report: Any, output: str | None) -> str:
     from nmfstream.cli.meter import duration
 
+    if report.rows and not report.quality.rows:
+        return f"nothing to do: {_written(report, output)} had been written before{_still_missing(report)}"
     clipped = f"; {counted(report.clipped, 'negative value')} clipped" if report.clipped else ""
-    where = "" if output == "-" else f"; wrote {output}"
+    where = "" if output == "-" else f"; wrote {_written(report, output)}{_still_missing(report)}"
     return f"{counted(report.quality.rows, 'row')} solved in 1 pass and {duration(report.seconds)}{clipped}{where}"
+
+
+def _written(report: Any, output: str | None) -> str:
+    """The output, or the rows of it that this job of several is about."""
+    return f"{output}" if report.shard is None else f"rows {report.shard[0]}:{report.shard[1]} of {output}"
+
+
+def _still_missing(report: Any) -> str:
+    if report.shard is None:
+        return ""
+    if not report.missing:
+        return "; all its rows are there"
+    listed = ", ".join(f"{a}:{b}" for a, b in report.missing[:LISTED])
+    more = len(report.missing) - LISTED
+    return f"; still missing: {listed}" + (f" and {more} more" if more > 0 else "")

@@ -42,6 +42,8 @@ class StreamReport:
         Negative values set to zero.
     W : ndarray or None
         Where no output was named.
+    shard, missing
+        None and nothing: a stream is never one job's part.
     """
 
     rows: int = 0
@@ -51,6 +53,8 @@ class StreamReport:
     bytes_read: int = 0
     clipped: int = 0
     W: Array | None = None
+    shard: tuple[int, int] | None = None
+    missing: list[tuple[int, int]] = field(default_factory=list)
 
 
 def stream_transform(

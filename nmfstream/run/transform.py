@@ -27,6 +27,7 @@ from nmfstream.run.signals import StopFlag
 from nmfstream.run.solving import Quality, solve_rows
 from nmfstream.run.stream_output import PipeSink, refuse_text
 from nmfstream.run.workers import workers
+from nmfstream.stores.shards import SharedRows, missing_rows, open_shard
 from nmfstream.types import Array
 
 
@@ -48,6 +49,10 @@ class TransformReport:
         Negative values set to zero.
     W : ndarray or None
         Where no output was named.
+    shard : tuple of int or None
+        The rows (start, stop) of an output that jobs share.
+    missing : list of tuple of int
+        The ranges that it still lacks.
     """
 
     rows: int
@@ -57,6 +62,8 @@ class TransformReport:
     bytes_read: int = 0
     clipped: int = 0
     W: Array | None = None
+    shard: tuple[int, int] | None = None
+    missing: list[tuple[int, int]] = field(default_factory=list)
 
 
 class RowSink(Protocol):
@@ -129,6 +136,8 @@ def transform(config: TransformConfig, listener: Listener = silent) -> Transform
                 _solve(config, model, data, (sink.done, rows[1]), sink, memory, report, listener)
             sink.commit()
             report.W = getattr(sink, "W", None)
+            if isinstance(sink, SharedRows):
+                report.shard, report.missing = rows, missing_rows(sink.path)
         report.clipped = data.policy.clipped
     report.seconds = time.perf_counter() - began
     return report
@@ -144,11 +153,11 @@ def typed_as(data: Data, model: Model, asked: str) -> Data:
 
 def _rows(config: TransformConfig, data: Data) -> tuple[int, int]:
     n = data.problem.n_samples or 0
-    start, stop = config.rows or (0, n)
-    stop = min(stop, n)
+    start, end = config.rows or (0, n)
+    stop = min(end, n)
     if not 0 <= start <= stop:
         raise UsageError(
-            f"--rows {start}:{stop} lies outside the data", where=data.reader.name, hint=f"rows go from 0 to {n}"
+            f"--rows {start}:{end} lies outside the data", where=data.reader.name, hint=f"rows go from 0 to {n}"
         )
     return start, stop
 
@@ -205,8 +214,6 @@ def _sink(config: TransformConfig, model: Model, data: Data, rows: tuple[int, in
     n = data.problem.n_samples or 0
     identity = job_identity(model, data, {"tol": config.tol, "max_iter": config.max_iter})
     if config.rows is not None:
-        from nmfstream.stores.shards import open_shard
-
         with open_shard(config.output, (n, k), dtype, rows, identity) as shard:
             yield shard
         return

@@ -12,6 +12,7 @@ from nmfstream.stores.naming import Candidate
 from nmfstream.stores.protocols import Opening
 from nmfstream.stores.registry import candidates as list_candidates
 from nmfstream.stores.registry import format_of, open_metadata, split
+from nmfstream.units import size_text
 
 SMALL_CHUNK = 256 << 10
 """Decoded bytes under which the work for a chunk outweighs its decoding."""
@@ -109,18 +110,13 @@ def candidates(spec: str, opening: Opening) -> list[Candidate]:
     return list_candidates(spec, opening)
 
 
-def size_text(size: int) -> str:
-    """Bytes in a handy unit."""
-    return f"{size} B" if size < 1024 else f"{size / 1024:.0f} kB"
-
-
 def _warnings(reader: Reader, main: ArraySource, chunked: bool) -> Iterator[str]:
     chunk = math.prod(main.chunks) * main.dtype.itemsize
     total = math.prod(main.shape) * main.dtype.itemsize
     if chunked and chunk < SMALL_CHUNK < total:
         yield f"chunks of {size_text(chunk)} are decoded slowly: {_CONVERT} in chunks of megabytes"
     if chunked and chunk > WIDE_CHUNK:
-        yield f"chunks of {chunk / 2**20:.0f} MB need much memory: {_CONVERT} in smaller ones"
+        yield f"chunks of {size_text(chunk)} need much memory: {_CONVERT} in smaller ones"
     yield from _shape_warnings(reader, main, chunked)
     if "rearranged" in main.layout.kind or reader.kind in ("csc", "coo"):
         yield f"not stored by rows: every command first rearranges it in scratch; {_CONVERT} once"

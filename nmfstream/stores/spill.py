@@ -12,6 +12,7 @@ from typing import Any
 from nmfstream.errors import NmfstreamError, StorageError
 from nmfstream.storage import durable
 from nmfstream.stores.files import PreadFile
+from nmfstream.units import size_text
 
 log = logging.getLogger("nmfstream")
 
@@ -40,7 +41,7 @@ class Spill:
         place = Path(folder or tempfile.gettempdir())
         self.name = str(place)
         _require_room(place, size, what)
-        log.info("%s: %.1f MB of scratch in %s", what, size / 1e6, place)
+        log.info("%s: %s of scratch in %s", what, size_text(size), place)
         path = place / f".nmfstream-{os.getpid()}-{os.urandom(6).hex()}.scratch"
         self._out = durable.create(path)
         try:

@@ -40,7 +40,7 @@ def test_a_plain_line_comes_every_interval(capsys):
         lines.show(meter, event)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 3
-    assert said[0] == "pass 2: 3000 of 10000 (30%) rows, 100 rows/s, 0 MB/s, loss 2.5, ETA 1 min 10 s"
+    assert said[0] == "pass 2: 3000 of 10000 (30%) rows, 100 rows/s, 0.004 MB/s, loss 2.5, ETA 1 min 10 s"
 
 
 def test_rows_of_an_earlier_run_do_not_count_for_the_speed():
@@ -111,7 +111,7 @@ def test_scratch_is_announced_with_its_size(args, tmp_path):
     (tmp_path / "room").mkdir()
     done = run(command, csc(tmp_path), *rest, "--scratch", "room", cwd=tmp_path)
     assert done.returncode == 0
-    assert re.search(r"^nmfstream: .*s\.npz.*[\d.]+ MB of scratch in .*room$", done.stderr.decode(), re.M)
+    assert re.search(r"^nmfstream: .*s\.npz.*[\d.]+ k?B of scratch in .*room$", done.stderr.decode(), re.M)
 
 
 def test_an_error_stands_alone_though_scratch_was_used(tmp_path):

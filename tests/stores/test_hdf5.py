@@ -152,7 +152,7 @@ def test_columns_are_sorted_in_scratch(tmp_path: Path, form: str, memory: int, c
     sp.save_npz(tmp_path / "s.npz", S)
     found = read(str(tmp_path / "s.npz"), 999, Opening(memory=memory, scratch=tmp_path))
     np.testing.assert_array_equal(found, S.toarray())
-    assert "MB of scratch" in caplog.text
+    assert "840.0 kB of scratch" in caplog.text
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["s.npz"]
 
 
