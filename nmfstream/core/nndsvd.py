@@ -14,6 +14,8 @@ from nmfstream.types import Array
 
 THRESHOLD = 1e-6
 """Entries below become zero (then are filled), as in scikit-learn."""
+NOISE = 1e-14
+"""Relative norm of a column of XQ up to which it is rounding."""
 
 
 def basis(image: Array) -> Array:
@@ -40,9 +42,11 @@ def graded_factor(gram: Array) -> tuple[Array, Array]:
         Left inverse of F.
     """
     norms = np.sqrt(np.maximum(np.diag(gram), 0.0))
-    kept = norms > 0
+    # A column that small is the rounding of the others: scaled up, it would differ each time that X·T is computed.
+    kept = norms > NOISE * norms.max(initial=0.0)
     scale = np.where(kept, norms, 1.0)
-    values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
+    values, vectors = np.linalg.eigh(np.where(np.outer(kept, kept), gram, 0.0) / np.outer(scale, scale))
+    vectors = vectors * kept[:, np.newaxis]
     large = values > max(1e-14 * len(values), 0.0) * max(float(values[-1]), 0.0)
     roots, vectors = np.sqrt(values[large]), vectors[:, large]
     return scale[:, np.newaxis] * vectors * roots, (vectors / scale[:, np.newaxis] / roots).T

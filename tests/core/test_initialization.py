@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 from sklearn.decomposition._nmf import _initialize_nmf
 
+from nmfstream.core import nndsvd
 from nmfstream.core.blocks import block_rows
 from nmfstream.core.init_state import InitState
 from nmfstream.core.multiplicative import MiniBatchMU
@@ -105,6 +106,17 @@ def test_more_components_than_rank_are_filled() -> None:
     assert np.isfinite(W).all()
     assert np.isfinite(state.solver.H).all()
     np.testing.assert_allclose(W[:, :1] @ state.solver.H[:1], X, rtol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_rounding_in_the_sketch_of_a_deficient_matrix_is_not_scaled_up(scale) -> None:
+    rng = np.random.RandomState(9)
+    X = scale * rng.rand(33, 15) * (rng.rand(33, 15) < 0.15)
+    X[:, 14] = X[:, 0] + X[:, 1]
+    sketch = np.ascontiguousarray(np.linalg.svd(X)[2].T)
+    Y = X @ sketch
+    T, values, right = nndsvd.from_image(sketch, Y.T @ X, Y.T @ Y, 8)
+    np.testing.assert_allclose(np.abs(T), np.abs(right.T / values), rtol=0, atol=1e-10 / values[-1])
 
 
 def test_zeros_stay_finite() -> None:
