@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 
 from nmfstream.core.blocks import block_rows
-from nmfstream.core.init_state import restored
+from nmfstream.core.init_state import Generator
 from nmfstream.core.initialization import Initialization
 from nmfstream.core.mu_model import MuState
-from nmfstream.core.multiplicative import partial_step
+from nmfstream.core.multiplicative import MiniBatchMU, partial_step
 from nmfstream.core.parameters import Start
 from nmfstream.core.protocols import Executor
 from nmfstream.core.solvers import make_solver
 from nmfstream.core.state import RunState
-from nmfstream.estimator_base import in_container, known_as
-from nmfstream.estimator_checks import check_matrix, check_non_negative, check_parameters
+from nmfstream.estimator_base import in_container, known_as, warn_caller
+from nmfstream.estimator_checks import check_input_features, check_matrix, check_non_negative, check_parameters
 from nmfstream.estimator_engine import executor_for, one_batch, problem_of
 from nmfstream.estimator_files import Files
 from nmfstream.estimator_verbose import narrator
@@ -130,6 +129,8 @@ class MiniBatchNMF(Files):
         **params
             W and H, as `fit_transform` takes them.
         """
+        for name in params.keys() - {"W", "H"}:
+            raise TypeError(f"{type(self).__name__}.fit() got an unexpected keyword argument {name!r}")
         self._fit(X, **params)
         return self
 
@@ -166,6 +167,8 @@ class MiniBatchNMF(Files):
             hooks = Hooks(narrator(self, problem)) if self.verbose else None
             run_stages(solver, state, MemorySource(X), executor, size, carried, hooks)
             self._keep(state, H)
+            if isinstance(solver, MiniBatchMU) and isinstance(self.random_state, np.random.RandomState | None):
+                self._give_back(solver.initialization.end_of_draws(state, drew_W=not self.fresh_restarts))
             learned: Array = self._final_W(X, carried.W, executor)
             self.reconstruction_err_ = self._error(X, learned, executor)
         self._warn()
@@ -181,13 +184,11 @@ class MiniBatchNMF(Files):
         self.n_components_ = len(learned)
         self.n_iter_, self.n_steps_ = state.n_iter, state.n_steps
         self._run = state
-        self._give_back(state)
 
-    def _give_back(self, state: RunState) -> None:
+    def _give_back(self, end: Generator | None) -> None:
         """Leave a generator that is not ours (given, or numpy's global one) where the draws ended."""
-        if state.random_state is not None and isinstance(self.random_state, np.random.RandomState | None):
-            generator = Start(random_state=self.random_state).generator()
-            generator.set_state(restored(state.random_state).get_state(legacy=False))
+        if end is not None and isinstance(self.random_state, np.random.RandomState | None):
+            Start(random_state=self.random_state).generator().set_state(end)
 
     def _final_W(self, X: Matrix, W: Array, executor: Executor) -> Array:
         if self.solver == "hals":
@@ -211,10 +212,9 @@ class MiniBatchNMF(Files):
 
     def _warn(self) -> None:
         if self.n_iter_ == self.max_iter and self.tol > 0 and self.solver == "mu":
-            warnings.warn(
+            warn_caller(
                 f"Maximum number of iterations {self.max_iter} reached. Increase it to improve convergence.",
                 known_as("ConvergenceWarning"),
-                stacklevel=4,
             )
 
     def partial_fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> MiniBatchNMF:
@@ -236,6 +236,7 @@ class MiniBatchNMF(Files):
         with executor_for(X, self._guess_components(X, H)) as executor:
             if not fitted:
                 self._first_chunk(X, W, H, executor)
+            self._check_solver()
             self._run.solver.H = np.ascontiguousarray(self.components_)
             if self.solver == "hals":
                 from nmfstream.estimator_hals import partial_fit_hals
@@ -250,7 +251,7 @@ class MiniBatchNMF(Files):
 
     def _guess_components(self, X: Matrix, H: Any) -> int:
         known = getattr(self, "_n_components", self.n_components)
-        return known if isinstance(known, int) else len(H) if hasattr(H, "__len__") else X.shape[1]
+        return known if isinstance(known, int) else int(getattr(H, "shape", X.shape[1:])[0])
 
     def _first_chunk(self, X: Matrix, W: Any, H: Any, executor: Executor) -> None:
         W, H = self._begin(X, W, H)
@@ -263,7 +264,7 @@ class MiniBatchNMF(Files):
             owner.from_rows(run, one_batch(X, self._n_components), executor)
             assert run.solver.H is not None
             self.components_ = run.solver.H
-            self._give_back(run)
+            self._give_back(run.random_state)
         self._run = run
 
     @in_container
@@ -299,11 +300,13 @@ class MiniBatchNMF(Files):
         ndarray of shape (n_samples, n_features)
         """
         self._check_fitted()
-        return np.asarray(X @ self.components_)
+        product: Array = X @ self.components_
+        return product
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """See `Estimator.get_feature_names_out`."""
         self._check_fitted()
+        check_input_features(self, input_features)
         prefix = type(self).__name__.lower()
         return np.asarray([f"{prefix}{i}" for i in range(len(self.components_))], dtype=object)
 

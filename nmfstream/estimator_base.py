@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 import inspect
 import sys
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -25,6 +28,9 @@ class InvalidParameterError(ValueError, TypeError):
     """A constructor parameter has a wrong type or value (scikit-learn's own class where that is loaded)."""
 
 
+LINE = 80
+"""Characters to a line of a representation."""
+
 _HOMES = {
     "NotFittedError": ("sklearn.exceptions", NotFittedError),
     "ConvergenceWarning": ("sklearn.exceptions", ConvergenceWarning),
@@ -36,6 +42,38 @@ def known_as(name: str) -> Any:
     """scikit-learn's class of that name where its module is loaded, else ours: callers catch what they know."""
     module, own = _HOMES[name]
     return getattr(sys.modules.get(module), name, own)
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line outside this package that called it, however deep in it we are."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("nmfstream."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _setting(name: str, default: Any) -> Any:
+    """An option of scikit-learn where that is loaded."""
+    config: dict[str, Any] = getattr(sys.modules.get("sklearn"), "get_config", dict)()
+    return config.get(name, default)
+
+
+def _in_lines(name: str, items: list[str]) -> str:
+    """A call, filled into lines of `LINE` characters under its bracket as scikit-learn fills them."""
+    call = f"{name}({', '.join(items)})"
+    if len(call) <= LINE:
+        return call
+    indent = len(name) + 1
+    lines, room = [name + "("], LINE - indent
+    for i, item in enumerate(items):
+        last = i + 1 == len(items)
+        # A comma follows; the bracket after the last counts twice there.
+        if len(item) + 1 + last > room and i > 0:
+            lines.append(" " * indent)
+            room = LINE - indent
+        lines[-1] += item + (")" if last else ", ")
+        room -= len(item) + 2
+    return "\n".join(line.rstrip() for line in lines)
 
 
 class Estimator:
@@ -66,18 +104,76 @@ class Estimator:
         valid = self._parameter_names()
         for name, value in params.items():
             if name not in valid:
-                raise ValueError(f"Invalid parameter {name!r} for estimator {self}. Valid parameters are: {valid!r}.")
+                own = name.partition("__")[0]
+                shown = name if own in valid else own
+                raise ValueError(f"Invalid parameter {shown!r} for estimator {self}. Valid parameters are: {valid!r}.")
             setattr(self, name, value)
         return self
 
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self).__init__).parameters
-        changed = [
+        terse = _setting("print_changed_only", True)
+        shown = [
             f"{name}={value!r}"
             for name, value in self.get_params().items()
-            if repr(value) != repr(defaults[name].default)
+            if not terse or repr(value) != repr(defaults[name].default)
         ]
-        return f"{type(self).__name__}({', '.join(changed)})"
+        return _in_lines(type(self).__name__, shown)
+
+    @property
+    def _repr_html_(self) -> Callable[[], str]:
+        """scikit-learn's diagram where that is loaded and set to draw; else there is none."""
+        if _setting("display", "text") != "diagram":
+            raise AttributeError("_repr_html_ is only defined where scikit-learn's 'display' option is 'diagram'")
+        from sklearn.utils import estimator_html_repr
+
+        return lambda: str(estimator_html_repr(self))
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle = {"text/plain": repr(self)}
+        if hasattr(self, "_repr_html_"):
+            bundle["text/html"] = self._repr_html_()
+        return bundle
+
+    def get_metadata_routing(self) -> Any:
+        """Which metadata the methods ask for: W and H of `partial_fit`; asked for by scikit-learn alone."""
+        from sklearn.utils.metadata_routing import MetadataRequest
+
+        known = getattr(self, "_metadata_request", None)
+        if known is not None:
+            return copy.deepcopy(known)
+        request = MetadataRequest(owner=self)
+        for name in ("W", "H"):
+            request.partial_fit.add_request(param=name, alias=None)
+        return request
+
+    def set_partial_fit_request(self, **requests: Any) -> Estimator:
+        """Ask scikit-learn's routing for W and H of `partial_fit`.
+
+        Parameters
+        ----------
+        **requests
+            W and H: True, False, None or the name that they go by.
+
+        Raises
+        ------
+        RuntimeError
+            Where scikit-learn's ``enable_metadata_routing`` is off.
+        TypeError
+            For another name.
+        """
+        if not _setting("enable_metadata_routing", False):
+            raise RuntimeError(
+                "This method is only available when metadata routing is enabled. You can enable it using "
+                "sklearn.set_config(enable_metadata_routing=True)."
+            )
+        if unknown := requests.keys() - {"W", "H"}:
+            raise TypeError(f"Unexpected args: {unknown} in partial_fit. Accepted arguments are: {{'H', 'W'}}")
+        routing = self.get_metadata_routing()
+        for name, alias in requests.items():
+            routing.partial_fit.add_request(param=name, alias=alias)
+        self._metadata_request = routing
+        return self
 
     def __sklearn_tags__(self) -> Any:
         """Tags of a transformer of non-negative dense or sparse data; asked for by scikit-learn alone."""
@@ -106,10 +202,7 @@ class Estimator:
 
     def _container(self) -> str:
         own: dict[str, str] = getattr(self, "_sklearn_output_config", {})
-        if "transform" in own:
-            return own["transform"]
-        config: dict[str, Any] = getattr(sys.modules.get("sklearn"), "get_config", dict)()
-        return str(config.get("transform_output", "default"))
+        return own["transform"] if "transform" in own else str(_setting("transform_output", "default"))
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Names of the components: the class in lower case and a number.
@@ -127,16 +220,20 @@ class Estimator:
         raise NotImplementedError
 
 
-def _pandas(W: Array, names: Array, X: Any) -> Any:
-    import pandas as pd
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise ImportError(f"Setting output container to {name!r} requires {name} to be installed") from None
 
+
+def _pandas(W: Array, names: Array, X: Any) -> Any:
+    pd = _library("pandas")
     return pd.DataFrame(W, index=getattr(X, "index", None), columns=names, copy=False)
 
 
 def _polars(W: Array, names: Array, X: Any) -> Any:
-    import polars as pl  # type: ignore[import-not-found,unused-ignore]
-
-    return pl.DataFrame(W, schema=list(names), orient="row")
+    return _library("polars").DataFrame(W, schema=list(names), orient="row")
 
 
 _CONTAINERS: dict[str, Callable[[Array, Array, Any], Any]] = {

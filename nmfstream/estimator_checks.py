@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numbers
-import warnings
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nmfstream.estimator_base import known_as
+from nmfstream.estimator_base import known_as, warn_caller
 from nmfstream.run.sources import from_scipy
 from nmfstream.types import CSR, Array, Matrix
 
@@ -57,7 +57,7 @@ RULES: dict[str, list[Rule]] = {
     "batch_size": _COUNT,
     "beta_loss": [
         _one_of("frobenius", "kullback-leibler", "itakura-saito"),
-        Rule(lambda v: isinstance(v, numbers.Real), "an instance of 'float'"),
+        Rule(lambda v: isinstance(v, numbers.Real) and bool(np.isfinite(float(v))), "an instance of 'float'"),
     ],
     "tol": [_real(0.0)],
     "max_no_improvement": [*_COUNT, _NONE],
@@ -114,11 +114,7 @@ def check_matrix(estimator: Any, X: Any, *, reset: bool) -> Matrix:
     name = type(estimator).__name__
     check_feature_names(estimator, X, reset=reset)
     matrix = _sparse(X, name) if _is_scipy(X) else _dense(X, name)
-    for size, what in zip(matrix.shape, ("sample", "feature"), strict=True):
-        if size == 0:
-            raise ValueError(
-                f"Found array with 0 {what}(s) (shape={matrix.shape}) while a minimum of 1 is required by {name}."
-            )
+    _check_size(matrix.shape, f" by {name}")
     _check_finite(matrix.values if isinstance(matrix, CSR) else matrix, name)
     if reset:
         estimator.n_features_in_ = matrix.shape[1]
@@ -127,6 +123,12 @@ def check_matrix(estimator: Any, X: Any, *, reset: bool) -> Matrix:
             f"X has {matrix.shape[1]} features, but {name} is expecting {estimator.n_features_in_} features as input."
         )
     return matrix
+
+
+def _check_size(shape: tuple[int, ...], by: str = "") -> None:
+    for size, what in zip(shape, ("sample", "feature"), strict=True):
+        if size == 0:
+            raise ValueError(f"Found array with 0 {what}(s) (shape={shape}) while a minimum of 1 is required{by}.")
 
 
 def check_non_negative(X: Matrix, whom: str) -> None:
@@ -155,17 +157,21 @@ def check_custom(factor: Any, shape: tuple[int | None, int | None], whom: str) -
     ------
     ValueError
     """
+    if _is_scipy(factor):
+        raise TypeError(
+            "Sparse data was passed, but dense data is required. Use '.toarray()' to convert to a dense numpy array."
+        )
     array = factor if isinstance(factor, np.ndarray) else np.asarray(factor)
     if array.ndim != 2:
-        kind = "scalar array" if array.ndim == 0 else f"{array.ndim}D array"
-        raise ValueError(f"Expected 2D array, got {kind} instead:\narray={array}.")
+        raise ValueError(_wrong_dimensions(array))
+    _check_size(array.shape)
+    _check_finite(array, "")
     for axis, which in enumerate(("first", "second")):
         if shape[axis] is not None and array.shape[axis] != shape[axis]:
             raise ValueError(
                 f"Array with wrong {which} dimension passed to {whom}. "
                 f"Expected {shape[axis]}, but got {array.shape[axis]}."
             )
-    _check_finite(array, "")
     if array.min() < 0:
         raise ValueError(f"Negative values in data passed to {whom}.")
     if array.max() == 0:
@@ -187,32 +193,64 @@ def _dense(X: Any, name: str) -> Array:
             "np.matrix is not supported. Please convert to a numpy array with np.asarray. For more information see: "
             "https://numpy.org/doc/stable/reference/generated/numpy.matrix.html"
         )
-    array = np.asarray(X)
+    array = np.asarray(_without_missing(X), None if hasattr(X, "__array__") else np.float64)
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported\n{X}\n")
+    # As scikit-learn does, what is no number is told before what has the wrong dimensions.
+    array = array.astype(_float_type(array.dtype), order="K", copy=False)
+    if array.ndim == 1 and hasattr(X, "iloc"):
+        raise ValueError(
+            f"Expected a 2-dimensional container but got {type(X)} instead. Pass a DataFrame containing a single row "
+            "(i.e. single sample) or a single column (i.e. single feature) instead."
+        )
     if array.ndim != 2:
-        raise ValueError(_wrong_dimensions(array, name))
-    if array.dtype.kind in "USV":
-        array = array.astype(np.float64)
-    return np.ascontiguousarray(array, _float_type(array.dtype))
+        raise ValueError(_wrong_dimensions(array, f" by {name}"))
+    return np.ascontiguousarray(array)
 
 
-def _wrong_dimensions(array: Array, name: str) -> str:
+def _without_missing(X: Any) -> Any:
+    """A pandas object whose booleans and nullable numbers are floats, NaN where missing; anything else as it is."""
+    if not hasattr(X, "iloc"):
+        return X
+    kinds = list(X.dtypes) if hasattr(X.dtypes, "__iter__") else [X.dtype]
+    if not any(map(_needs_conversion, kinds)):
+        return X
+    plain = all(isinstance(kind, np.dtype) for kind in kinds)
+    return X.astype(_float_type(np.result_type(*kinds)) if plain else np.float64)
+
+
+def _needs_conversion(kind: Any) -> bool:
+    nullable = getattr(kind, "kind", "O") in "biuf" and not hasattr(kind, "subtype")
+    return bool(kind == np.bool_) if isinstance(kind, np.dtype) else nullable
+
+
+def _wrong_dimensions(array: Array, by: str = "") -> str:
     if array.ndim > 2:
-        return f"Found array with dim {array.ndim}, while dim <= 2 is required by {name}."
+        return f"Found array with dim {array.ndim}, while dim <= 2 is required{by}."
     kind = "1D" if array.ndim else "scalar"
-    return (
-        f"Expected 2D array, got {kind} array instead:\narray={array}.\nReshape your data either using "
-        "array.reshape(-1, 1) if your data has a single feature or array.reshape(1, -1) if it contains a single sample."
-    )
+    return f"Expected 2D array, got {kind} array instead:\narray={array}.\n{_RESHAPE}"
 
 
 def _sparse(X: Any, name: str) -> CSR:
     if X.dtype.kind == "c":
         raise ValueError(f"Complex data not supported\n{X}\n")
     if X.ndim != 2:
-        raise ValueError(f"Expected 2D input, got input with shape {X.shape}.")
+        raise ValueError(f"Expected 2D input, got input with shape {X.shape}.\n{_RESHAPE}")
     return from_scipy(X, _float_type(X.dtype))
+
+
+_RESHAPE = (
+    "Reshape your data either using array.reshape(-1, 1) if your data has a single feature or array.reshape(1, -1) "
+    "if it contains a single sample."
+)
+_MISSING = (
+    "For supervised learning, you might want to consider sklearn.ensemble.HistGradientBoostingClassifier and Regressor "
+    "which accept missing values encoded as NaNs natively. Alternatively, it is possible to preprocess the data, for "
+    "instance by using an imputer transformer in a pipeline or drop samples with missing values. See "
+    "https://scikit-learn.org/stable/modules/impute.html You can find a list of all estimators that handle NaN values "
+    "at the following page: https://scikit-learn.org/stable/modules/impute.html"
+    "#estimators-that-handle-nan-values"
+)
 
 
 def _check_finite(values: Array, name: str) -> None:
@@ -220,7 +258,7 @@ def _check_finite(values: Array, name: str) -> None:
     if values.dtype.kind != "f" or not values.size or np.isfinite([values.min(), values.max()]).all():
         return
     if np.isnan(values).any():
-        hint = f"\n{name} does not accept missing values encoded as NaN natively." if name else ""
+        hint = f"\n{name} does not accept missing values encoded as NaN natively. {_MISSING}"
         raise ValueError(f"Input X contains NaN.{hint}" if name else "Input contains NaN.")
     raise ValueError(f"Input {'X ' if name else ''}contains infinity or a value too large for {values.dtype!r}.")
 
@@ -232,11 +270,17 @@ def feature_names(X: Any) -> Array | None:
     ------
     TypeError
         If only some are.
+    ValueError
+        If one comes twice.
     """
     columns = getattr(X, "columns", None)
     if columns is None or not hasattr(X, "shape"):
         return None
     names = np.asarray(columns, dtype=object)
+    repeated = {name: count for name, count in Counter(names).items() if count > 1}
+    if repeated:
+        listed = "".join(f"\n- '{name}' {count} times" for name, count in repeated.items())
+        raise ValueError(f"Expected unique column names, got:{listed}")
     types = sorted({type(name).__qualname__ for name in names})
     if len(types) > 1 and "str" in types:
         raise TypeError(
@@ -265,11 +309,31 @@ def check_feature_names(estimator: Any, X: Any, *, reset: bool) -> None:
         return
     fitted, who = getattr(estimator, "feature_names_in_", None), type(estimator).__name__
     if fitted is None and names is not None:
-        warnings.warn(f"X has feature names, but {who} was fitted without feature names", stacklevel=4)
+        warn_caller(f"X has feature names, but {who} was fitted without feature names")
     elif fitted is not None and names is None:
-        warnings.warn(f"X does not have valid feature names, but {who} was fitted with feature names", stacklevel=4)
+        warn_caller(f"X does not have valid feature names, but {who} was fitted with feature names")
     elif fitted is not None and names is not None and not np.array_equal(fitted, names):
         raise ValueError(_difference(fitted, names))
+
+
+def check_input_features(estimator: Any, input_features: Any) -> None:
+    """Compare names given for the input with what was seen in fit.
+
+    Raises
+    ------
+    ValueError
+        If they differ, or are not as many.
+    """
+    if input_features is None:
+        return
+    given, known = np.asarray(input_features, object), getattr(estimator, "feature_names_in_", None)
+    if known is not None and not np.array_equal(known, given):
+        raise ValueError("input_features is not equal to feature_names_in_")
+    if given.size != estimator.n_features_in_:
+        raise ValueError(
+            f"input_features should have length equal to number of features ({estimator.n_features_in_}), "
+            f"got {given.size}"
+        )
 
 
 def _difference(fitted: Array, names: Array) -> str:

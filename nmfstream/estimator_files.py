@@ -98,7 +98,7 @@ class Files(Settings):
         self.n_iter_, self.n_steps_ = model.n_iter, model.n_steps
         if model.feature_names is not None:
             self.feature_names_in_ = np.asarray(model.feature_names, dtype=object)
-        self._batch_size = self.batch_size
+        self._batch_size, self._beta_loss = self.batch_size, self._beta()
         self._rho = forgetting(self.forget_factor, self.batch_size, self.batch_size)
         self._transform_max_iter = self.max_iter if self.transform_max_iter is None else self.transform_max_iter
         self._run = RunState(MuState(H=model.components.copy()), n_iter=model.n_iter, n_steps=model.n_steps)

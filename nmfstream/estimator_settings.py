@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from nmfstream.core.mu_model import MuModel, forgetting, is_compiled
 from nmfstream.core.parameters import BETA_NAMES, Objective, Parameters, Schedule, Start
 from nmfstream.errors import UsageError
-from nmfstream.estimator_base import Estimator
+from nmfstream.estimator_base import Estimator, warn_caller
 from nmfstream.estimator_checks import check_custom, least
 from nmfstream.estimator_engine import problem_of
 from nmfstream.types import Array, Matrix
@@ -35,6 +34,7 @@ class Settings(Estimator):
     verbose: int
     solver: str
     _n_components: Any
+    _beta_loss: float
 
     def _check_zeros(self, X: Matrix) -> None:
         if self._beta() <= 0 and least(X) == 0:
@@ -49,19 +49,17 @@ class Settings(Estimator):
         k = self.n_components
         self._n_components = m if k is None else k
         if self.init == "custom":
-            free = None if k == "auto" else self._n_components
-            H = check_custom(H, (free, m), "NMF (input H)")
-            W = check_custom(W, (n, free), "NMF (input W)")
+            H = check_custom(H, (None if k == "auto" else self._n_components, m), "NMF (input H)")
             self._n_components = H.shape[0]
+            W = check_custom(W, (n, self._n_components), "NMF (input W)")
             if H.dtype != X.dtype or W.dtype != X.dtype:
                 raise TypeError(
                     f"H and W should have the same dtype as X. Got H.dtype = {H.dtype} and W.dtype = {W.dtype}."
                 )
         elif W is not None or H is not None:
-            warnings.warn(
+            warn_caller(
                 "When init!='custom', provided W or H are ignored. Set  init='custom' to use them as initialization.",
                 RuntimeWarning,
-                stacklevel=4,
             )
         if self._n_components == "auto":
             self._n_components = m
@@ -69,16 +67,20 @@ class Settings(Estimator):
         self._batch_size = min(self.batch_size, n)
         self._rho = forgetting(self.forget_factor, self.batch_size, n)
         self._transform_max_iter = self.max_iter if self.transform_max_iter is None else self.transform_max_iter
-        if self.solver == "hals" and self._beta() != 2:
-            raise UsageError("solver='hals' needs beta_loss='frobenius'", hint="use solver='mu'")
+        self._beta_loss = self._beta()
+        self._check_solver()
         return (W, H) if self.init == "custom" else (None, None)
+
+    def _check_solver(self) -> None:
+        if self.solver == "hals" and self._beta_loss != 2:
+            raise UsageError("solver='hals' needs beta_loss='frobenius'", hint="use solver='mu'")
 
     def _beta(self) -> float:
         return float(BETA_NAMES[self.beta_loss] if isinstance(self.beta_loss, str) else self.beta_loss)
 
     def _objective(self) -> Objective:
         alpha_H = self.alpha_W if self.alpha_H == "same" else self.alpha_H
-        return Objective(self._n_components, self._beta(), float(self.alpha_W), float(alpha_H), float(self.l1_ratio))
+        return Objective(self._n_components, self._beta_loss, float(self.alpha_W), float(alpha_H), float(self.l1_ratio))
 
     def _schedule(self) -> Schedule:
         return Schedule(

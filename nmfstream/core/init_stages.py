@@ -200,4 +200,4 @@ class CountFills(_Preparing):
         assert self.state.H is not None
         generator = restored(self.run.random_state)
         self.state.H = nndsvd.filled(self.state.H, self.state.average, generator)
-        self.run.random_state, self.state.fill = self.state.fill, None
+        self.run.random_state, self.state.fill = self.state.fill, generator_state(generator)

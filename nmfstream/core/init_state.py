@@ -36,7 +36,7 @@ class InitState(SolverState):
     average : float
         Mean of X.
     fill : dict, optional
-        Generator before the fills of W (nndsvdar).
+        Generator before the fills of W; once H is filled, after the last of its fills (nndsvdar).
     """
 
     total: float = 0.0

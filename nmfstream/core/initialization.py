@@ -135,9 +135,28 @@ class Initialization:
             stage.step(batch, executor)
             stage.finish(executor)
             sub.stage += 1
-        if own.init in ("random", "nndsvdar"):
-            sub.random_state = own.rows_of_W(sub, batch, executor)[1]
-        run.random_state, run.solver.H = sub.random_state, sub.solver.H
+        run.random_state, run.solver.H = own.end_of_draws(sub), sub.solver.H
+
+    def end_of_draws(self, run: RunState, *, drew_W: bool = False) -> Generator | None:
+        """The generator as scikit-learn leaves it, which draws all of W whether it is used or not.
+
+        Parameters
+        ----------
+        run : RunState
+            Past the stages of the initialisation.
+        drew_W : bool
+            A pass has drawn the rows of W.
+        """
+        assert isinstance(run.solver, InitState)
+        if self.init == "nndsvdar":
+            return run.solver.fill
+        if self.init != "random" or drew_W:
+            return run.random_state
+        generator = restored(run.random_state)
+        n_samples = self.problem.n_samples or 0
+        for start in range(0, n_samples, self.batch_size):
+            generator.normal(size=(min(self.batch_size, n_samples - start), self.n_components))
+        return generator_state(generator)
 
 
 def resolve(init: str | None, problem: Problem, n_components: int) -> str:
