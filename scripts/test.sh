@@ -8,7 +8,7 @@ if ! [ -x .venv/bin/python ]; then
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "scripts/test.sh: Python 3.11 or newer is needed; set PYTHON=..." >&2; exit 2; }
   "$python" -m venv .venv
 fi
-if ! .venv/bin/python -c 'import pytest, xdist, hypothesis, sklearn, anndata, jsonschema, mypy, nmfstream, ruff' 2>/dev/null; then
+if ! .venv/bin/python -c 'import aiohttp, fsspec, pytest, xdist, hypothesis, sklearn, anndata, jsonschema, mypy, nmfstream, ruff' 2>/dev/null; then
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 fi
 

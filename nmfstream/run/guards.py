@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nmfstream.errors import UsageError
+from nmfstream.stores.files import LOCAL
 from nmfstream.stores.outputs import parse_output
 
 
@@ -25,7 +26,11 @@ def refuse_own_inputs(outputs: Iterable[str | Path | None], inputs: Iterable[Any
     UsageError
         If a store would be read and written.
     """
-    read = [(str(item), _real(_store(Path(item)))) for item in inputs if isinstance(item, str | Path) and item != "-"]
+    read = [
+        (str(item), _real(_store(Path(str(item).removeprefix(LOCAL)))))
+        for item in inputs
+        if isinstance(item, str | Path) and item != "-"
+    ]
     for spec in outputs:
         if spec is None or spec == "-":
             continue

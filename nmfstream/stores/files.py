@@ -18,6 +18,9 @@ Buffer: TypeAlias = "bytes | bytearray | memoryview"
 PIECE = 2 << 20
 """Bytes of one positioned read of contiguous data: large enough for the disk, small enough for the cache."""
 
+LOCAL = "file://"
+"""What a URL of this machine's own files begins with."""
+
 _KINDS: dict[int, type[NmfstreamError]] = {
     errno.ENOENT: InputAbsentError,
     errno.ENOTDIR: InputAbsentError,

@@ -105,6 +105,8 @@ def parse_output(spec: str, default: str = "W") -> Output:
     UsageError
         If no writer goes by the suffix.
     """
+    if "://" in spec:
+        raise UsageError("outputs are not written to URLs", where=spec, hint="write it here, then upload it")
     parts = Path(spec).parts
     for i in range(len(parts)):
         path = Path(*parts[: i + 1])

@@ -13,7 +13,7 @@ from pathlib import Path
 from nmfstream.errors import DataError, InputAbsentError, NmfstreamError, UsageError
 from nmfstream.stores.base import Reader, reopen, resolve
 from nmfstream.stores.concat import ConcatReader
-from nmfstream.stores.files import translate
+from nmfstream.stores.files import LOCAL, translate
 from nmfstream.stores.naming import Candidate
 from nmfstream.stores.outputs import open_writer as open_writer
 from nmfstream.stores.protocols import Opening, RowReader
@@ -92,13 +92,17 @@ def open_reader(spec: str, opening: Opening) -> RowReader:
 def open_metadata(spec: str, opening: Opening) -> RowReader:
     """As `open_reader`, for looking at a store whose rows may still be on their way."""
     store, inner = split(spec)
+    reader: Reader = reopen(f"{_readable(store).module}:open_dataset", (store, inner, opening))
+    return reader
+
+
+def _readable(store: str) -> Format:
+    """The format of a store that is where it can be read from: only Zarr is behind a URL."""
     form = format_of(store)
     if _URL.match(store) and form.name != "Zarr":
-        raise UsageError(
-            f"{form.name} is not read from a URL", where=spec, hint="download it first, or use a Zarr store"
-        )
-    reader: Reader = reopen(f"{form.module}:open_dataset", (store, inner, opening))
-    return reader
+        hint = "download it first, or use a Zarr store"
+        raise UsageError(f"{form.name} is not read from a URL", where=store, hint=hint)
+    return form
 
 
 def open_inputs(specs: Sequence[str], opening: Opening) -> RowReader:
@@ -135,7 +139,7 @@ def _allow_open_files(inputs: int) -> None:
 def candidates(spec: str, opening: Opening) -> list[Candidate]:
     """All matrices in a store (or below a group of it), from metadata."""
     store, inner = split(spec)
-    found: list[Candidate] = resolve(f"{format_of(store).module}:candidates")(store, opening)
+    found: list[Candidate] = resolve(f"{_readable(store).module}:candidates")(store, opening)
     return [one for one in found if not inner or one.path == inner or one.path.startswith(f"{inner}/")]
 
 
@@ -150,6 +154,7 @@ def split(spec: str) -> tuple[str, str]:
     """
     if spec == "-":
         raise UsageError("standard input is a stream, not a store", where="-", hint="name a file here")
+    spec = spec.removeprefix(LOCAL)
     if _URL.match(spec):
         return _split_url(spec)
     path = Path(spec)

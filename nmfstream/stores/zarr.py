@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmfstream.errors import DataError, InputAbsentError
+from nmfstream.errors import DataError, InputAbsentError, UsageError
 from nmfstream.stores import transpose
 from nmfstream.stores.arrays import ArraySource
 from nmfstream.stores.base import Reader
@@ -95,12 +95,17 @@ def candidates(store: str, opening: Opening) -> list[Candidate]:
 
 def _open(files: Files, store: str, inner: str, opening: Opening) -> Reader:
     root = node(files, "")
-    if root is None and not any(files.entries("")) and files.listable:
+    if root is None and not isinstance(files, RemoteFiles) and not any(files.entries("")):
         raise DataError("the store is empty", where=store, hint="write it again")
     anndata = anndata_at(files, inner)
     path = _default(files, store, anndata) if anndata == inner else inner
     place = Place(files, store, path, opening)
     found = node(files, path)
+    if found is None and root is None and isinstance(files, RemoteFiles) and not files.entries(""):
+        hint = "check the URL; zipped stores and other formats are downloaded first"
+        raise InputAbsentError("there is no Zarr store", where=store, hint=hint)
+    if found is None and isinstance(root, ArrayMetadata):
+        raise InputAbsentError(f"the store is one array, without '{inner}'", where=store, hint=f"name {store} alone")
     if found is None and inner:
         raise absent(inner, (at for at, _ in walk(files) if at), store)
     return _reader(place, found, None if anndata is None else variable_names(files, path, anndata))
@@ -138,6 +143,9 @@ def _dense(place: Place, metadata: ArrayMetadata, names: Sequence[str] | None) -
 
 def array_source(place: Place, metadata: ArrayMetadata) -> ArraySource:
     """The array's chunks, decoded by ourselves where we can."""
+    if metadata.unusual and not place.files.listable:
+        what = f"{metadata.unusual} cannot be read where nothing lists the chunks"
+        raise UsageError(what, where=place.name, hint="download the store first")
     if metadata.unusual:
         return LibraryArray(place.store, place.path)
     return ZarrArray(place.files, place.path, metadata, place.opening.missing_chunks)
