@@ -10,10 +10,20 @@ from nmfstream.cli import options as o
 from nmfstream.cli.report import counted, finish
 from nmfstream.cli.settings import Command
 
+_EXAMPLE = """nmfstream convert counts.h5/X -o counts.zarr/X
+cat a.npy b.npy | nmfstream convert - -o both.zarr"""
 
-@click.command(cls=Command, name="convert", example="nmfstream convert counts.h5/X -o counts.zarr/X")
+
+@click.command(cls=Command, name="convert", example=_EXAMPLE)
 @o.data_argument()
-@click.option("-o", "--output", type=o.Store(), required=True, metavar="STORE", help="Where the data go.")
+@click.option(
+    "-o",
+    "--output",
+    type=o.Store(),
+    required=True,
+    metavar="STORE",
+    help="Where the data go; - : NPY on standard output.",
+)
 @click.option("--chunk-rows", type=o.POSITIVE, metavar="N", help="Rows a chunk [default: about 4 MiB].")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @o.data_options
@@ -26,6 +36,7 @@ def convert(**given: Any) -> None:
     from nmfstream.run.convert import ConvertConfig
     from nmfstream.run.convert import convert as run
 
+    o.refuse_json_beside_data(given)
     config = ConvertConfig(
         inputs=o.inputs(given),
         output=given["output"],
@@ -39,4 +50,5 @@ def convert(**given: Any) -> None:
     values = {"output": given["output"], **{name: getattr(report, name) for name in names}}
     stored = "" if report.nnz is None else f", {report.nnz} stored entries"
     shape = f"{counted(report.rows, 'row')} of {report.n_features} features ({report.dtype}{stored})"
-    finish(given, "convert", values, f"{shape} in 1 pass and {duration(report.seconds)}; wrote {given['output']}")
+    where = "" if given["output"] == "-" else f"; wrote {given['output']}"
+    finish(given, "convert", values, f"{shape} in 1 pass and {duration(report.seconds)}{where}")

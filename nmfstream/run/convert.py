@@ -17,11 +17,13 @@ from nmfstream.run.memory import budget, layout, libraries
 from nmfstream.run.opening import Data, open_data
 from nmfstream.run.pipeline import Reading
 from nmfstream.run.signals import StopFlag
+from nmfstream.run.stream_output import Destination, open_output
 from nmfstream.run.workers import n_threads, workers
+from nmfstream.stores.chunks import is_stream
 from nmfstream.stores.outputs import CHUNK_BYTES, open_writer, refuse_existing
 from nmfstream.stores.protocols import RowWriter
 from nmfstream.stores.sparse_writer import CHUNK, SparseWriter, holds_sparse, open_sparse_writer
-from nmfstream.types import CSR, Matrix
+from nmfstream.types import CSR, Array, Matrix
 
 EXACT = 2**53
 """Integers up to here pass through float64 unchanged."""
@@ -36,7 +38,7 @@ class ConvertConfig:
     inputs : Inputs
         ``dtype="auto"`` keeps the type as stored.
     output : str
-        ``STORE[/DATASET]`` (dataset ``X`` where none is given).
+        ``STORE[/DATASET]`` (dataset ``X`` where none is given), or ``-``: an NPY array on standard output.
     chunk_rows : int or None
         Rows stored together (dense Zarr); None: about 4 MiB.
     overwrite : bool
@@ -86,7 +88,7 @@ class _Dense:
 
     nnz = None
 
-    def __init__(self, writer: RowWriter, dtype: np.dtype[Any], step: int) -> None:
+    def __init__(self, writer: RowWriter | _Onward, dtype: np.dtype[Any], step: int) -> None:
         self._writer, self._dtype, self._step = writer, dtype, step
 
     def write(self, start: int, rows: Matrix) -> None:
@@ -100,6 +102,23 @@ class _Dense:
 
     def abort(self) -> None:
         self._writer.abort()
+
+
+class _Onward:
+    """One array on standard output, in the place of a `RowWriter`."""
+
+    def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        self._piped = open_output(Destination("-"), shape[0], shape[1], dtype)
+        self._piped.begin(shape[0])
+
+    def write(self, start: int, rows: Array) -> None:
+        self._piped.write(rows)
+
+    def commit(self, *, overwrite: bool) -> None:
+        self._piped.commit()
+
+    def abort(self) -> None:
+        self._piped.abort()
 
 
 class _Sparse:
@@ -127,7 +146,7 @@ def convert(config: ConvertConfig, listener: Listener = silent) -> ConvertReport
     """Rewrite a store.
 
     Dense stays dense; sparse stays sparse where the output's format has a sparse form, and becomes dense for NPY.
-    Values keep their stored type unless another is asked for.
+    Values keep their stored type unless another is asked for. The arrays of a stream become one matrix in a store.
 
     Parameters
     ----------
@@ -142,9 +161,14 @@ def convert(config: ConvertConfig, listener: Listener = silent) -> ConvertReport
     """
     began = time.perf_counter()
     refuse_own_inputs([config.output], config.inputs.data)
-    refuse_existing(config.output, overwrite=config.overwrite)
+    if is_stream(config.inputs.data):
+        from nmfstream.run.convert_stream import convert_stream
+
+        return convert_stream(config, listener)
+    if config.output != "-":
+        refuse_existing(config.output, overwrite=config.overwrite)
     with open_data(config.inputs, config.resources) as data:
-        dtype = stored_dtype(config.inputs.dtype, data)
+        dtype = stored_dtype(config.inputs.dtype, data.reader.dtype)
         data.policy.dtype = carrier(dtype)
         data.problem = data.problem._replace(dtype=data.policy.dtype)
         unit = unit_rows(config, data, dtype)
@@ -163,9 +187,9 @@ def convert(config: ConvertConfig, listener: Listener = silent) -> ConvertReport
     return report
 
 
-def stored_dtype(asked: str, data: Data) -> np.dtype[Any]:
-    """The output's type: as stored, or the one asked for; nothing is wider than float64."""
-    stored = np.dtype(data.reader.dtype) if asked == "auto" else data.policy.dtype
+def stored_dtype(asked: str, given: Any) -> np.dtype[Any]:
+    """The output's type: as given, or the one asked for; nothing is wider than float64."""
+    stored = np.dtype(given if asked == "auto" else asked).newbyteorder("=")
     return np.dtype(np.float64) if stored.kind == "f" and stored.itemsize > 8 else stored
 
 
@@ -178,11 +202,15 @@ def unit_rows(config: ConvertConfig, data: Data, dtype: np.dtype[Any]) -> int:
     """Rows that are written at a time: whole chunks of the output, at least some megabytes."""
     n, m = data.reader.shape
     row_bytes = max(1, m * dtype.itemsize)
-    if data.reader.nnz is not None and holds_sparse(config.output):
+    if data.reader.nnz is not None and _keeps_sparse(config, data):
         row_bytes = max(1, data.reader.nnz // max(1, n) * (dtype.itemsize + 4))
         return max(1, min(n, (4 * CHUNK_BYTES) // row_bytes))
     chunk = max(1, min(config.chunk_rows or CHUNK_BYTES // row_bytes, max(1, n)))
     return chunk * max(1, CHUNK_BYTES // (chunk * row_bytes))
+
+
+def _keeps_sparse(config: ConvertConfig, data: Data) -> bool:
+    return data.reader.nnz is not None and config.output != "-" and holds_sparse(config.output)
 
 
 def _memory(config: ConvertConfig, data: Data, unit: int, dtype: np.dtype[Any]) -> MemoryPlan:
@@ -196,15 +224,17 @@ def _memory(config: ConvertConfig, data: Data, unit: int, dtype: np.dtype[Any]) 
     m = data.reader.shape[1]
     dense = 3 * unit * m * max(dtype.itemsize, data.policy.dtype.itemsize)
     sparse = 4 * CHUNK * (dtype.itemsize + 12)
-    is_sparse = data.reader.nnz is not None and holds_sparse(config.output)
+    is_sparse = _keeps_sparse(config, data)
     demand = Demand(libraries(0, data.problem), [Pass(unit, {"rows being written": sparse if is_sparse else dense})])
     return plan_memory(layout(data), demand, n_threads(config.resources.threads), budget(config.resources))
 
 
 def _open(config: ConvertConfig, data: Data, dtype: np.dtype[Any], unit: int) -> _Dense | _Sparse:
     (n, m), names = data.reader.shape, data.reader.feature_names
-    if data.reader.nnz is not None and holds_sparse(config.output):
+    if _keeps_sparse(config, data):
         return _Sparse(open_sparse_writer(config.output, m, dtype, feature_names=names))
+    if config.output == "-":
+        return _Dense(_Onward((n, m), dtype), dtype, unit)
     writer = open_writer(config.output, (n, m), dtype, chunk_rows=config.chunk_rows, dataset="X", feature_names=names)
     return _Dense(writer, dtype, unit)
 
@@ -223,7 +253,7 @@ def _copy(
     with StopFlag(None) as stop, workers(config.resources.threads, stop) as (pool, _):
         source = data.source(pool, Reading(memory.portion_bytes, memory.n_buffers))
         for step, batch in enumerate(source.batches(None, unit, 0, unit), 1):
-            _refuse_inexact(batch.X, dtype, data, batch.start)
+            refuse_inexact(batch.X, dtype, data.reader.name, batch.start)
             output.write(batch.start, batch.X)
             listener(Advanced(batch.stop, _size(batch.X), step, float("nan")))
             if stop():
@@ -235,9 +265,14 @@ def _size(X: Matrix) -> int:
     return X.nnz * (X.dtype.itemsize + 4) if isinstance(X, CSR) else int(X.nbytes)
 
 
-def _refuse_inexact(X: Matrix, dtype: np.dtype[Any], data: Data, start: int) -> None:
-    """Integers of 64 bits that float64 cannot carry are refused rather than rounded."""
+def refuse_inexact(X: Matrix, dtype: np.dtype[Any], name: str, start: int) -> None:
+    """Integers of 64 bits that float64 cannot carry are refused rather than rounded.
+
+    Raises
+    ------
+    DataError
+    """
     values = X.values if isinstance(X, CSR) else X
     if dtype.kind in "iu" and dtype.itemsize == 8 and values.size and values.max() > EXACT:
-        where = f"{data.reader.name}: rows from {start}"
+        where = f"{name}: rows from {start}"
         raise DataError(f"an integer beyond {EXACT}", where=where, hint="give --dtype float64 to round it")

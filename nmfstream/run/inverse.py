@@ -156,11 +156,12 @@ def _store(config: InverseConfig, model: Model, dtype: np.dtype[Any]) -> Iterato
 
 @contextmanager
 def _stream(config: InverseConfig, model: Model, dtype: np.dtype[Any]) -> Iterator[tuple[int | None, Iterator[_Rows]]]:
-    from nmfstream.stores.chunks import checked
+    from nmfstream.stores.chunks import PIPE, checked
     from nmfstream.stores.protocols import ReadPolicy
     from nmfstream.stores.stream import open_stream
     from nmfstream.stores.stream_writer import standard_input
 
+    PIPE.refuse((config.inputs.transpose, "--transpose"))
     policy = ReadPolicy(dtype, config.inputs.negative)
 
     def matrices() -> Iterator[_Rows]:

@@ -190,11 +190,12 @@ def _from_store(config: ScoreConfig, model: Model) -> Iterator[tuple[int | None,
 
 @contextmanager
 def _from_stream(config: ScoreConfig, model: Model) -> Iterator[tuple[int | None, Problem, Iterator[Matrix]]]:
-    from nmfstream.stores.chunks import checked
+    from nmfstream.stores.chunks import PIPE, checked
     from nmfstream.stores.protocols import ReadPolicy
     from nmfstream.stores.stream import open_stream
     from nmfstream.stores.stream_writer import standard_input
 
+    PIPE.refuse((config.inputs.transpose, "--transpose"))
     dtype = model.dtype if config.inputs.dtype == "auto" else np.dtype(config.inputs.dtype)
     policy = ReadPolicy(dtype, config.inputs.negative, model.objective.beta <= 0)
     problem = Problem(None, model.n_features, dtype)

@@ -127,9 +127,9 @@ class Kept:
 class Stored:
     """Into one store, rows of all arrays one after the other; it has its name only when whole."""
 
-    def __init__(self, spec: str, n_columns: int, dtype: np.dtype[Any], *, dataset: str, overwrite: bool) -> None:
-        output = parse_output(spec, dataset)
-        self._spec, self._dataset, self._overwrite = spec, dataset, overwrite
+    def __init__(self, to: Destination, n_columns: int, dtype: np.dtype[Any]) -> None:
+        output = parse_output(to.spec, to.dataset)
+        self._to = to
         self._is_npy = output.suffix == ".npy"
         self._rows = GrowingNpy(output.path, n_columns, dtype)
 
@@ -143,7 +143,7 @@ class Stored:
     def commit(self) -> None:
         """See `StreamOutput`."""
         if self._is_npy:
-            self._rows.commit(overwrite=self._overwrite)
+            self._rows.commit(overwrite=self._to.overwrite)
             return
         self._copy()
         self._rows.abort()
@@ -151,13 +151,14 @@ class Stored:
     def _copy(self) -> None:
         rows = self._rows
         shape = (rows.n_rows, rows.n_columns)
-        writer = open_writer(self._spec, shape, rows.dtype, dataset=self._dataset)
+        to = self._to
+        writer = open_writer(to.spec, shape, rows.dtype, chunk_rows=to.chunk_rows, dataset=to.dataset)
         try:
             row_bytes = rows.n_columns * rows.dtype.itemsize
             step = -(-max(1, COPY_BYTES // row_bytes) // writer.chunk_rows) * writer.chunk_rows
             for a in range(0, rows.n_rows, step):
                 writer.write(a, rows.read(a, min(a + step, rows.n_rows)))
-            writer.commit(overwrite=self._overwrite)
+            writer.commit(overwrite=to.overwrite)
         except BaseException:
             writer.abort()
             raise
@@ -203,12 +204,15 @@ class Destination:
     dataset : str
         Name inside a store where `spec` gives none.
     overwrite : bool
+    chunk_rows : int or None
+        Rows stored together; None: about 4 MiB.
     """
 
     spec: str
     format: str = "npy"
     dataset: str = "W"
     overwrite: bool = False
+    chunk_rows: int | None = None
 
 
 def open_output(
@@ -235,8 +239,9 @@ def open_output(
     refuse_text(to.spec, to.format)
     refuse_existing(to.spec, overwrite=to.overwrite)
     if n_rows is None:
-        return Stored(to.spec, n_columns, dtype, dataset=to.dataset, overwrite=to.overwrite)
-    return Sized(open_writer(to.spec, (n_rows, n_columns), dtype, dataset=to.dataset), to.overwrite)
+        return Stored(to, n_columns, dtype)
+    shape = (n_rows, n_columns)
+    return Sized(open_writer(to.spec, shape, dtype, chunk_rows=to.chunk_rows, dataset=to.dataset), to.overwrite)
 
 
 def rows_a_write(n_columns: int, dtype: np.dtype[Any]) -> int:

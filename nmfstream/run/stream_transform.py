@@ -77,7 +77,11 @@ def stream_transform(
     OSError
         From standard output: `BrokenPipeError` where the reader is gone.
     """
-    origin_of(config.inputs.data).refuse((config.rows is not None, "--rows"), (config.saving.resume, "--resume"))
+    origin_of(config.inputs.data).refuse(
+        (config.rows is not None, "--rows"),
+        (config.saving.resume, "--resume"),
+        (config.inputs.transpose, "--transpose"),
+    )
     began = time.perf_counter()
     refuse_own_inputs([config.output], [config.model])
     model = read_model(config.model)

@@ -154,12 +154,21 @@ BAD[1, 4] = np.nan
         (b"gene0,gene1\n", ("--input-format", "csv"), 65, "drop a header line, as with 'tail -n +2'"),
         (npy(np.ones((2, 12))), ("--rows", "0:1"), 2, "--rows: a stream is read once"),
         (npy(np.ones((2, 12))), ("--resume",), 2, "--resume: a stream is read once"),
+        (npy(np.ones((12, 12))), ("--transpose",), 2, "--transpose: a stream is read once"),
     ],
 )
 def test_what_goes_wrong_in_a_pipe(model, stdin, args, code, said):
     done = run("transform", "-m", model, "-", *args, stdin=stdin)
     assert done.returncode == code
     assert said in complaint(done)
+
+
+@pytest.mark.parametrize("command", ["score", "inverse-transform"])
+def test_a_stream_is_not_turned(model, command):
+    output = {"score": (), "inverse-transform": ("-o", "-")}[command]
+    done = run(command, "-", "-m", model, "--transpose", *output, stdin=npy(np.ones((12, 12))))
+    assert done.returncode == 2
+    assert "--transpose: a stream is read once" in complaint(done)
 
 
 def test_no_lines_are_no_rows(model):

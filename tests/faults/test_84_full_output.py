@@ -19,6 +19,8 @@ FULL = Path("/dev/full")
         ("transform", "-", "-m", "{model}"),
         ("transform", "{x}", "-m", "{model}", "-o", "-", "--output-format", "csv"),
         ("inverse-transform", "{W}", "-m", "{model}", "-o", "-"),
+        ("convert", "{x}", "-o", "-"),
+        ("convert", "-", "-o", "-"),
         ("score", "{x}", "-m", "{model}"),
         ("top", "{model}"),
         ("top", "{model}", "--json"),
