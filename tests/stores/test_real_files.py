@@ -32,7 +32,11 @@ SUMS = [
     ("cells/pbmc3k_counts.npz", (2700, 13714), 2282976, 6386518),
     ("cells/kang_pbmc_control.h5ad", (3000, 35635), 1797383, 4899652),
     ("images/mnist_t10k.npz/X", (10000, 784), None, 264923200),
+    ("images/orl_faces.npz/X", (400, 10304), None, 464220078),
     ("images/swimmer.npz/X", (256, 1024), None, 355000),
+    ("spectra/samson.npz/X", (9025, 156), None, 328915573),
+    ("spectra/drum_loop_spectrogram.npz/X", (587, 1025), None, 1637.034644983984),
+    ("bio/signatures_sbs.npz/X", (21, 96), None, 183916),
     ("text/bbc_counts.npz", (2225, 9635), 286774, 425832),
     ("text/news20_pcmac.npz", (1943, 3289), 93185, 143917),
     ("bio/golub_all_aml.npz", (5000, 38), None, 65006387),
@@ -52,6 +56,8 @@ SUMS = [
     ("formats/matlab73_sparse.mat/sparse_random", (3, 3), 4, 24),
     ("formats/matlab73_sparse.mat/sparse_logical", (5, 5), 5, 5),
     ("formats/matlab73_array.mat/a2x2", (2, 2), None, 10),
+    ("formats/matlab73_simple.mat/double", (1, 1), None, 1),
+    ("formats/pytables_b2nd-no-chunkshape.h5", (6, 6), None, 210),
     *(
         (f"formats/hdf5_h5repack_filters.h5/dset_{name}", (40, 20), None, 319600)
         for name in ("deflate", "shuffle", "fletcher32", "nbit", "all")
@@ -124,6 +130,7 @@ REFUSED = [
     ("formats/anndata_v0.7.0.h5ad/layers/aray", InputAbsentError, "layers/array"),
     ("formats/matlab7_sparse.mat", DataError, "v7.3"),
     ("formats/matlab73_array.mat", UsageError, "a2x2"),
+    ("formats/matlab73_simple.mat", UsageError, "uint16"),
     ("formats/matlab73_array.mat/empty", DataError, "empty"),
     ("formats/matlab73_array.mat/string", DataError, "char"),
     ("formats/matlab73_array.mat/a2x2x2", DataError, "3-D"),
@@ -141,6 +148,12 @@ REFUSED = [
     ("formats/numpy_scanpy_objs-t-test.npz", UsageError, "scores"),
     ("spectra/samson.npz", UsageError, "X (9025 x 156 uint16)"),
 ]
+
+
+def test_a_filter_without_its_plugin(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nmfstream.stores.hdf5_nodes.h5py.h5z.filter_avail", lambda number: False)
+    with pytest.raises(DataError, match=r"blosc2.*pip install hdf5plugin"):
+        read(shared_data / "formats/pytables_b2nd-no-chunkshape.h5", Opening(), ReadPolicy(np.dtype("f8")))
 
 
 @pytest.mark.parametrize("name, error, text", REFUSED)
@@ -166,3 +179,11 @@ def test_feature_names(shared_data: Path, name: str, count: int, first: str) -> 
         names = reader.feature_names
     assert names is not None
     assert (len(names), names[0]) == (count, first)
+
+
+@pytest.mark.parametrize("folder", ["cells", "formats"])
+def test_every_file_has_a_case(shared_data: Path, folder: str) -> None:
+    cases = [case[0] for case in (*SUMS, *CLIPPED, *REFUSED)]
+    stores = (p.name for p in (shared_data / folder).iterdir() if p.suffix not in (".txt", ".gz"))
+    left = {name for name in stores if not any(case.startswith(f"{folder}/{name}") for case in cases)}
+    assert {name for name in left if ".zarr" not in name} == set()  # Zarr stores are in a module of their own
