@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import warnings
 from pathlib import Path
 
 import h5py
@@ -58,7 +59,16 @@ def test_every_command_runs(folder):
 @pytest.mark.parametrize("block", blocks("python"))
 def test_every_line_of_python_runs(block, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    exec(compile(block, "README.md", "exec"), {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_run_that_is_shown_is_the_demonstrations():
+    shown = [line[2:] for block in blocks("text") for line in block.splitlines() if line.startswith("$ ")]
+    script = (README.parent / "scripts" / "demo.sh").read_text()
+    assert shown
+    assert all(f"\nrun {line}\n" in script for line in shown)
 
 
 def test_it_names_both_scripts_and_every_command():
