@@ -46,9 +46,10 @@ def convert(**given: Any) -> None:
     )
     with listener(given) as hear:
         report = run(config, hear)
-    names = ("rows", "n_features", "nnz", "dtype", "seconds")
+    names = ("rows", "n_features", "nnz", "dtype", "clipped", "seconds")
     values = {"output": given["output"], **{name: getattr(report, name) for name in names}}
     stored = "" if report.nnz is None else f", {report.nnz} stored entries"
     shape = f"{counted(report.rows, 'row')} of {report.n_features} features ({report.dtype}{stored})"
+    clipped = f"; {counted(report.clipped, 'negative value')} clipped" if report.clipped else ""
     where = "" if given["output"] == "-" else f"; wrote {given['output']}"
-    finish(given, "convert", values, f"{shape} in 1 pass and {duration(report.seconds)}{where}")
+    finish(given, "convert", values, f"{shape} in 1 pass and {duration(report.seconds)}{clipped}{where}")

@@ -35,6 +35,9 @@ def score(**given: Any) -> None:
     figures = ("loss", "relative_error", "explained_deviance")
     if not given["as_json"]:
         out("".join(f"{name.replace('_', ' '):<19} {getattr(report, name):.6g}\n" for name in figures))
-    values = {name: getattr(report, name) for name in (*figures, "divergence", "rows", "unfinished", "seconds")}
+    values = {
+        name: getattr(report, name) for name in (*figures, "divergence", "rows", "unfinished", "clipped", "seconds")
+    }
     words = f"{counted(report.rows, 'row')} in 1 pass and {duration(report.seconds)}"
+    words += f"; {counted(report.clipped, 'negative value')} clipped" if report.clipped else ""
     finish(given, "score", {"model": given["model"], **values}, words)

@@ -21,6 +21,7 @@ from nmfstream.model import Model, check_feature_names, read_model
 from nmfstream.run.events import Advanced, Listener, StageFinished, StageStarted, silent
 from nmfstream.run.opening import open_data
 from nmfstream.run.solving import UNIT_BLOCKS
+from nmfstream.stores.protocols import ReadPolicy
 from nmfstream.types import Array, Matrix, cut
 
 
@@ -49,6 +50,8 @@ class ScoreReport:
         D(X|WH) of all rows.
     rows, unfinished : int
         Rows; of these, rows whose W the iteration limit ended.
+    clipped : int
+        Negative values set to zero.
     seconds : float
     """
 
@@ -58,7 +61,17 @@ class ScoreReport:
     divergence: float = 0.0
     rows: int = 0
     unfinished: int = 0
+    clipped: int = 0
     seconds: float = 0.0
+
+
+class _Portions(NamedTuple):
+    """What is scored; the number of rows is None for a stream."""
+
+    rows: int | None
+    problem: Problem
+    policy: ReadPolicy
+    matrices: Iterator[Matrix]
 
 
 class _Sums(NamedTuple):
@@ -89,14 +102,16 @@ def score(config: ScoreConfig, listener: Listener = silent) -> ScoreReport:
     model = read_model(config.model)
     report = ScoreReport()
     sums = None
-    with _portions(config, model) as (rows, problem, portions, executor):
-        listener(StageStarted("score", rows or 0))
+    with _portions(config, model) as (portions, executor):
+        listener(StageStarted("score", portions.rows or 0))
+        problem = portions.problem
         rules = _Rules(model, problem)
-        for X in portions:
+        for X in portions.matrices:
             for part in rules(X, executor):
                 sums = part if sums is None else _add(sums, part)
             report.rows += X.shape[0]
             listener(Advanced(report.rows, X.shape[0] * problem.n_features * problem.dtype.itemsize, 0, float("nan")))
+    report.clipped = portions.policy.clipped
     if sums is None:
         raise DataError("no rows to score", where=str(config.inputs.data[0]), hint="give data with at least one row")
     _conclude(report, sums, model)
@@ -159,16 +174,16 @@ def _conclude(report: ScoreReport, sums: _Sums, model: Model) -> None:
 
 
 @contextmanager
-def _portions(config: ScoreConfig, model: Model) -> Iterator[tuple[int | None, Problem, Iterator[Matrix], Any]]:
+def _portions(config: ScoreConfig, model: Model) -> Iterator[tuple[_Portions, Executor]]:
     from nmfstream.run.workers import workers
 
     opened = _from_stream if config.inputs.data == ("-",) else _from_store
-    with opened(config, model) as (rows, problem, portions), workers(config.resources.threads) as (_, executor):
-        yield rows, problem, portions, executor
+    with opened(config, model) as portions, workers(config.resources.threads) as (_, executor):
+        yield portions, executor
 
 
 @contextmanager
-def _from_store(config: ScoreConfig, model: Model) -> Iterator[tuple[int | None, Problem, Iterator[Matrix]]]:
+def _from_store(config: ScoreConfig, model: Model) -> Iterator[_Portions]:
     from nmfstream.run.memory import transform_memory
     from nmfstream.run.pipeline import Reading
     from nmfstream.run.transform import typed_as
@@ -185,13 +200,12 @@ def _from_store(config: ScoreConfig, model: Model) -> Iterator[tuple[int | None,
         size = block_rows(data.problem, model.n_components)
         source = data.source(pool, Reading(memory.portion_bytes, memory.n_buffers))
         batches = source.batches(None, size * UNIT_BLOCKS, 0, size) if data.problem.n_samples else iter(())
-        yield data.problem.n_samples, data.problem, (batch.X for batch in batches)
+        yield _Portions(data.problem.n_samples, data.problem, data.policy, (batch.X for batch in batches))
 
 
 @contextmanager
-def _from_stream(config: ScoreConfig, model: Model) -> Iterator[tuple[int | None, Problem, Iterator[Matrix]]]:
+def _from_stream(config: ScoreConfig, model: Model) -> Iterator[_Portions]:
     from nmfstream.stores.chunks import PIPE, checked
-    from nmfstream.stores.protocols import ReadPolicy
     from nmfstream.stores.stream import open_stream
     from nmfstream.stores.stream_writer import standard_input
 
@@ -206,7 +220,8 @@ def _from_stream(config: ScoreConfig, model: Model) -> Iterator[tuple[int | None
             check_feature_names(model, None, array.n_features, where)
             yield from checked(array, policy, where)
 
-    yield None, problem, regrouped(chunks(), block_rows(problem, model.n_components) * UNIT_BLOCKS)
+    rows = regrouped(chunks(), block_rows(problem, model.n_components) * UNIT_BLOCKS)
+    yield _Portions(None, problem, policy, rows)
 
 
 def regrouped(chunks: Iterator[Matrix], unit: int) -> Iterator[Matrix]:

@@ -212,7 +212,9 @@ def sparse_shape(group: Any) -> tuple[int, int] | None:
         return None
     numbers = np.asarray(stored).reshape(-1)
     if len(numbers) != 2 or numbers.dtype.kind not in "iuf" or min(numbers) < 0:
-        raise DataError(f"impossible shape {stored}", where=group.name, hint="write the store again")
+        raise DataError(
+            f"impossible shape {stored}", where=f"{group.file.filename}{group.name}", hint="write the store again"
+        )
     return int(numbers[0]), int(numbers[1])
 
 

@@ -182,11 +182,17 @@ def test_a_broken_stream_leaves_no_file(model, tmp_path):
     assert not [p for p in tmp_path.iterdir() if "W.npy" in p.name]
 
 
-def test_negative_values_are_clipped_and_counted(model, X):
+@pytest.mark.parametrize("command", ["transform", "score", "convert"])
+@pytest.mark.parametrize("piped", [True, False])
+def test_negative_values_are_clipped_and_counted(command, piped, model, X, tmp_path):
     data = X.copy()
     data[0, 0] = -1
-    done = run("transform", "-m", model, "-", "--negative", "clip", stdin=npy(data))
-    assert done.returncode == 0
+    np.save(tmp_path / "n.npy", data)
+    source = "-" if piped else tmp_path / "n.npy"
+    rest = () if command == "convert" else ("-m", model)
+    rest += () if command == "score" else ("-o", tmp_path / "out.npy")
+    done = run(command, source, *rest, "--negative", "clip", stdin=npy(data))
+    assert done.returncode == 0, done.stderr
     assert b"1 negative value clipped" in done.stderr
 
 

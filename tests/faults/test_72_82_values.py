@@ -212,3 +212,12 @@ def test_fault_82_zeros_where_positive_ones_are_needed(tmp_path: Path, save: Any
     assert "When beta_loss <= 0 and X contains zeros, the solver may diverge." in error.what
     assert f"row {ROW}" in error.where
     np.testing.assert_array_equal(read(save(tmp_path, matrix()), policy=positive), matrix())
+
+
+def test_fault_80_impossible_shape_names_the_file(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "s.h5", "w") as f:
+        group = f.create_group("X")
+        group.attrs["shape"] = (4, -6)
+        for part in ("data", "indices", "indptr"):
+            group[part] = np.zeros(5, "i4")
+    assert failure(tmp_path / "s.h5").where == f"{tmp_path}/s.h5/X"
