@@ -236,7 +236,7 @@ class MiniBatchNMF(Files):
         with executor_for(X, self._guess_components(X, H)) as executor:
             if not fitted:
                 self._first_chunk(X, W, H, executor)
-            self._check_solver()
+            self._check_solver(X)
             self._run.solver.H = np.ascontiguousarray(self.components_)
             if self.solver == "hals":
                 from nmfstream.estimator_hals import partial_fit_hals
@@ -244,6 +244,8 @@ class MiniBatchNMF(Files):
                 partial_fit_hals(self._run, X, self._objective(), self._rho, executor)
             else:
                 batch = one_batch(X, self._n_components)
+                if not isinstance(self._run.solver, MuState):
+                    self._run.solver = MuState(self._run.solver.H)
                 partial_step(self._model(X), self._run, batch, self._schedule(), self._rho, executor)
         self.components_[...] = self._run.solver.H
         self.n_components_, self.n_steps_ = len(self.components_), self._run.n_steps

@@ -68,12 +68,17 @@ class Settings(Estimator):
         self._rho = forgetting(self.forget_factor, self.batch_size, n)
         self._transform_max_iter = self.max_iter if self.transform_max_iter is None else self.transform_max_iter
         self._beta_loss = self._beta()
-        self._check_solver()
+        self._check_solver(X)
         return (W, H) if self.init == "custom" else (None, None)
 
-    def _check_solver(self) -> None:
-        if self.solver == "hals" and self._beta_loss != 2:
+    def _check_solver(self, X: Matrix) -> None:
+        if self.solver != "hals":
+            return
+        from nmfstream.estimator_hals import check_range
+
+        if self._beta_loss != 2:
             raise UsageError("solver='hals' needs beta_loss='frobenius'", hint="use solver='mu'")
+        check_range(X)
 
     def _beta(self) -> float:
         return float(BETA_NAMES[self.beta_loss] if isinstance(self.beta_loss, str) else self.beta_loss)

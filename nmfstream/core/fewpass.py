@@ -83,7 +83,7 @@ def verdict(losses: list[float], accepted: list[bool], n_iter: int, schedule: Sc
     stalled, patience = 0, schedule.max_no_improvement
     for before, after, taken in zip(losses, losses[1:], accepted[1:], strict=False):
         if taken:
-            stalled = stalled + 1 if before - after < schedule.tol * abs(before) else 0
+            stalled = stalled + 1 if before == 0 or before - after < schedule.tol * abs(before) else 0
     if patience is not None and schedule.tol > 0 and stalled >= patience:
         return (
             f"converged: the loss fell by less than {schedule.tol:g} of itself in {stalled} passes in a row "
