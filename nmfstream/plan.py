@@ -120,6 +120,19 @@ def plan_memory(layout: Layout, demand: Demand, threads: int, memory: int) -> Me
     raise _too_small(memory, plans[-1], bool(demand.sample) and "sample" in plans[-1].parts)
 
 
+def refuse_beyond(plan: MemoryPlan, memory: int) -> MemoryPlan:
+    """A plan that leaves no choice, if it fits into the budget.
+
+    Raises
+    ------
+    UsageError
+        If it does not; names the smallest budget that works.
+    """
+    if plan.peak > memory:
+        raise _too_small(memory, plan, False)
+    return plan
+
+
 def _plan(layout: Layout, always: Mapping[str, int], demand: Demand, portion: int, buffers: int) -> MemoryPlan:
     """The largest of what is there at a time: a sample, or a pass."""
     passes = [{**p.parts, "buffers": buffers_bytes(layout, p.unit, portion, buffers)} for p in demand.passes]

@@ -205,6 +205,7 @@ def _from_store(config: ScoreConfig, model: Model) -> Iterator[_Portions]:
 
 @contextmanager
 def _from_stream(config: ScoreConfig, model: Model) -> Iterator[_Portions]:
+    from nmfstream.run.stream_memory import check_stream_memory
     from nmfstream.stores.chunks import PIPE, checked
     from nmfstream.stores.stream import open_stream
     from nmfstream.stores.stream_writer import standard_input
@@ -213,6 +214,8 @@ def _from_stream(config: ScoreConfig, model: Model) -> Iterator[_Portions]:
     dtype = model.dtype if config.inputs.dtype == "auto" else np.dtype(config.inputs.dtype)
     policy = ReadPolicy(dtype, config.inputs.negative, model.objective.beta <= 0)
     problem = Problem(None, model.n_features, dtype)
+    unit = block_rows(problem, model.n_components) * UNIT_BLOCKS
+    check_stream_memory(problem, model.n_components, model.objective.beta, config.resources, gathered=unit)
 
     def chunks() -> Iterator[Matrix]:
         for number, array in enumerate(open_stream(standard_input(), config.inputs.input_format)):
@@ -220,8 +223,7 @@ def _from_stream(config: ScoreConfig, model: Model) -> Iterator[_Portions]:
             check_feature_names(model, None, array.n_features, where)
             yield from checked(array, policy, where)
 
-    rows = regrouped(chunks(), block_rows(problem, model.n_components) * UNIT_BLOCKS)
-    yield _Portions(None, problem, policy, rows)
+    yield _Portions(None, problem, policy, regrouped(chunks(), unit))
 
 
 def regrouped(chunks: Iterator[Matrix], unit: int) -> Iterator[Matrix]:

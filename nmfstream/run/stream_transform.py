@@ -18,6 +18,7 @@ from nmfstream.run.events import Advanced, Listener, Note, StageFinished, StageS
 from nmfstream.run.guards import refuse_own_inputs
 from nmfstream.run.pipes import BlockMap
 from nmfstream.run.solving import Quality
+from nmfstream.run.stream_memory import check_stream_memory
 from nmfstream.run.stream_output import Destination, Kept, StreamOutput, open_output
 from nmfstream.stores.chunks import PIPE, checked, of_iterator, origin_of
 from nmfstream.stores.protocols import ReadPolicy
@@ -88,6 +89,8 @@ def stream_transform(
     dtype = model.dtype if config.inputs.dtype == "auto" else np.dtype(config.inputs.dtype)
     policy = ReadPolicy(dtype, config.inputs.negative, model.objective.beta <= 0)
     report = StreamReport()
+    problem = Problem(None, model.n_features, dtype)
+    check_stream_memory(problem, model.n_components, model.objective.beta, config.resources)
     arrays = _arrays(config, source)
     output = _output(config, model, dtype)
     try:

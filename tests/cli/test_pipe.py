@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -223,6 +224,37 @@ def feed(pipe, X, times):
     for _ in range(times // 100):
         pipe.write(X.tobytes() * 100)
     pipe.flush()
+
+
+def peak_within(args, X, times):
+    """Whether a command says how much it needs, and most resident bytes when it gets just that."""
+    poor = run(*args, "--memory", "20MiB", stdin=npy(X))
+    assert poor.returncode == 2
+    least = re.search(r"the smallest that works is --memory (\d+)MiB", complaint(poor))
+    assert least is not None
+    process = subprocess.Popen(
+        [*PROGRAM, *map(str, args), "--memory", f"{least[1]}MiB"],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    feed(process.stdin, X, times)
+    process.stdin.close()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return used.ru_maxrss << 10, int(least[1]) << 20
+
+
+@pytest.mark.parametrize("command", ["transform", "score"])
+def test_a_stream_needs_what_it_says(tmp_path, command):
+    from nmfstream.core.parameters import Objective, Parameters, Schedule, Start
+    from nmfstream.model import Model, flat_parameters, write_model
+
+    H = np.random.default_rng(0).random((8, 250), np.float32)
+    parameters = flat_parameters(Parameters(Objective(8), Schedule(), Start(random_state=0)), "hals")
+    write_model(tmp_path / "wide.h5", Model(H, parameters))
+    X = np.random.default_rng(1).random((60, 8), np.float32) @ H
+    used, allowed = peak_within((command, "-", "-m", tmp_path / "wide.h5"), X, 4000)
+    assert used <= allowed
 
 
 def test_memory_is_flat_however_long_an_array_is(model, X):

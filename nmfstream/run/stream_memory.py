@@ -1,0 +1,56 @@
+"""The memory of a stream's rows, from shapes, before a value is read; loads little where the budget is far away."""
+
+from __future__ import annotations
+
+from nmfstream.config import Resources
+from nmfstream.core.protocols import Problem
+from nmfstream.run.machine import default_memory
+from nmfstream.stores.readahead import CAPACITY
+from nmfstream.stores.stream import CHUNK_BYTES
+
+ENDLESS = 1 << 40
+"""Rows of a stream, as far as anybody knows."""
+IN_FLIGHT = 6
+"""Chunks of a stream between what came and what went: as they came, converted, solved, on their way out."""
+GATHERED = 6
+"""Copies of gathered rows: as they came, joined, and what is computed of them (in part in float64)."""
+LOADED = 512 << 20
+"""More than all libraries take."""
+
+
+def check_stream_memory(
+    problem: Problem, n_components: int, beta: float, resources: Resources, *, gathered: int = 0
+) -> None:
+    """Refuse a stream whose rows cannot be solved within the budget.
+
+    Where nobody set one, and it is far away, the libraries are not loaded to be weighed: one row through a pipe is
+    answered before they would be there.
+
+    Parameters
+    ----------
+    gathered : int
+        Rows that are collected before they are worked on.
+
+    Raises
+    ------
+    UsageError
+        If the budget is too small; names the smallest that works.
+    """
+    width = problem.n_features * problem.dtype.itemsize
+    held = {
+        "H": 6 * n_components * problem.n_features * 8,
+        "rows in hand": max(CAPACITY, width) + IN_FLIGHT * max(CHUNK_BYTES, 2 * width) + GATHERED * gathered * width,
+    }
+    if resources.memory is not None or sum(held.values()) + LOADED > default_memory():
+        _weigh(problem, n_components, beta, resources, held)
+
+
+def _weigh(problem: Problem, n_components: int, beta: float, resources: Resources, held: dict[str, int]) -> None:
+    from nmfstream.plan import MemoryPlan, refuse_beyond
+    from nmfstream.run.memory import KERNELS, budget, compiled_rows, libraries, row_scratch
+    from nmfstream.run.workers import n_threads
+
+    compiled = compiled_rows(problem._replace(n_samples=ENDLESS), n_components, beta)
+    scratch = row_scratch(problem, n_components, beta, n_threads(resources.threads))
+    parts = {**libraries(KERNELS["rows"] if compiled else 0, problem), **held, **scratch}
+    refuse_beyond(MemoryPlan(parts, 0, 0), budget(resources))
