@@ -11,7 +11,7 @@ import nmfstream
 
 ROOT = Path(nmfstream.__file__).parent
 LAYERS = (
-    ("errors", "types", "units"),
+    ("errors", "types", "units", "machine_code"),
     ("core",),
     ("storage",),
     ("stores",),

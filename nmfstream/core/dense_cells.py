@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from nmfstream.core.cells import TILE_BYTES, Cells, KullbackLeiblerCells
+from nmfstream.core.kernels.widths import PANEL, lanes
+from nmfstream.machine_code import Kernel
 from nmfstream.types import Array
+
+_kl_sums = Kernel("nmfstream.core.kernels.mu_dense", "dense_kl_sums")
 
 
 def kl_statistics(X: Array, W: Array, H: Array, cells: KullbackLeiblerCells) -> tuple[float, Array]:
@@ -13,9 +17,6 @@ def kl_statistics(X: Array, W: Array, H: Array, cells: KullbackLeiblerCells) -> 
 
     Some rows at a time, so that the logarithms find their ratios in the second-level cache.
     """
-    from nmfstream.core.kernels.mu_dense import PANEL, dense_kl_sums
-    from nmfstream.core.kernels.vectors import lanes
-
     X, H, W = with_unit_stride(X), np.ascontiguousarray(H), np.ascontiguousarray(W)
     height = max(PANEL, TILE_BYTES // (X.shape[1] * X.itemsize) // PANEL * PANEL)
     cost, sums = 0.0, np.zeros_like(H)
@@ -23,7 +24,7 @@ def kl_statistics(X: Array, W: Array, H: Array, cells: KullbackLeiblerCells) -> 
     for a in range(0, len(X), height):
         x, w = X[a : a + height], W[a : a + height]
         ratios = buffer[: len(x)]
-        dense_kl_sums(x, w, H, lanes(X.dtype), ratios, sums)
+        _kl_sums(x, w, H, lanes(X.dtype), ratios, sums)
         cost += cells.cost(x, ratios, Cells(ratios, None))
     return cost, sums[np.newaxis]
 

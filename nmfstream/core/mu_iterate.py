@@ -10,11 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nmfstream.core.cells import EPSILON
+from nmfstream.core.kernels.widths import lanes
 from nmfstream.core.losses import CellLoss, Fixed, Frobenius, Loss
 from nmfstream.core.parameters import Penalties
 from nmfstream.core.penalties import penalized
+from nmfstream.machine_code import Kernel
 from nmfstream.types import CSR, Array, Matrix
 
+frobenius_steps = Kernel("nmfstream.core.kernels.mu_steps", "frobenius_steps")
+sparse_kl_steps = Kernel("nmfstream.core.kernels.mu_steps", "sparse_kl_steps")
+dense_kl_steps = Kernel("nmfstream.core.kernels.mu_dense", "dense_kl_steps")
+dense_beta_steps = Kernel("nmfstream.core.kernels.mu_dense_beta", "dense_beta_steps")
+HALVES = (-4, -3, -1, 1, 2, 4)
+"""2(β - 2) of the powers that `dense_beta_steps` knows."""
 CACHED_BYTES = 512 << 10
 
 
@@ -85,9 +93,6 @@ def compiled_frobenius(
     loss: Loss, X: Matrix, W: Array, fixed: Fixed, shared: Any, p: Penalties, n_steps: int
 ) -> Solved:
     """Frobenius: X·Hᵀ and HHᵀ are all it needs."""
-    from nmfstream.core.kernels.mu_steps import frobenius_steps
-    from nmfstream.core.kernels.vectors import lanes
-
     out, changes, norms = np.empty_like(W), np.zeros(n_steps), np.zeros(n_steps)
     real, G, width = W.dtype.type, _padded(fixed.summary), lanes(W.dtype)
     frobenius_steps(shared, G, W, real(p.l1_W), real(p.l2_W), width, n_steps, out, changes, norms)
@@ -104,8 +109,6 @@ def compiled_sparse_kl(
     loss: Loss, X: Matrix, W: Array, fixed: Fixed, shared: Any, p: Penalties, n_steps: int
 ) -> Solved:
     """Sparse Kullback-Leibler, row by row."""
-    from nmfstream.core.kernels.mu_steps import sparse_kl_steps
-
     assert isinstance(X, CSR)
     out, changes, norms = np.empty_like(W), np.zeros(n_steps), np.zeros(n_steps)
     real = W.dtype.type
@@ -128,9 +131,6 @@ def compiled_sparse_kl(
 
 def compiled_dense_kl(loss: Loss, X: Matrix, W: Array, fixed: Fixed, shared: Any, p: Penalties, n_steps: int) -> Solved:
     """Dense Kullback-Leibler, a vector of rows at a time."""
-    from nmfstream.core.kernels.mu_dense import dense_kl_steps
-    from nmfstream.core.kernels.vectors import lanes
-
     out, changes, norms = np.empty_like(W), np.zeros(n_steps), np.zeros(n_steps)
     real = W.dtype.type
     below = fixed.summary + real(p.l1_W)
@@ -143,9 +143,6 @@ def compiled_dense_beta(
     loss: Loss, X: Matrix, W: Array, fixed: Fixed, shared: Any, p: Penalties, n_steps: int
 ) -> Solved:
     """Dense X, β of which powers are products and roots; else the plain form."""
-    from nmfstream.core.kernels.mu_dense_beta import HALVES, dense_beta_steps
-    from nmfstream.core.kernels.vectors import lanes
-
     halves = 2 * (loss.beta - 2)
     if halves not in HALVES:
         return plain(loss, X, W, fixed, shared, p, n_steps)

@@ -11,7 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from nmfstream.core.kernels.sparse_products import times_dense, transposed_times
+from nmfstream.machine_code import Kernel
 from nmfstream.types import CSR, Array, Matrix
+
+_squares = Kernel("nmfstream.core.kernels.squares_compiled", "squares")
 
 COMPILED_SIZE = 1 << 17
 """Values from which compiled code pays."""
@@ -32,9 +35,7 @@ def sum_of_squares(X: Matrix) -> float:
     values = X.values if isinstance(X, CSR) else X.reshape(-1)
     if values.size < COMPILED_SIZE:
         return float(np.einsum("i,i->", values, values, dtype=np.float64))
-    from nmfstream.core.kernels.squares_compiled import squares
-
-    return float(squares(values))
+    return float(_squares(values))
 
 
 def total(X: Matrix) -> float:

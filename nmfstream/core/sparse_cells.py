@@ -8,7 +8,12 @@ import numpy as np
 
 from nmfstream.core.cells import Cells, tiles
 from nmfstream.core.products import Wt_times, times_Ht
+from nmfstream.machine_code import Kernel
 from nmfstream.types import CSR, Array
+
+_kl_sums = Kernel("nmfstream.core.kernels.mu_steps", "sparse_kl_sums")
+_times = Kernel("nmfstream.core.kernels.mu_steps", "sparse_times")
+_sums = Kernel("nmfstream.core.kernels.mu_steps", "sparse_sums")
 
 CHUNK_BYTES = 1 << 20
 
@@ -76,12 +81,10 @@ class SparseCells:
         return cost, np.stack([numerator, denominator])
 
     def _compiled_kl(self, X: CSR, W: Array, H: Array) -> tuple[float, Array]:
-        from nmfstream.core.kernels.mu_steps import sparse_kl_sums
-
         own = X.rebased()
         ratios, sums = np.empty(X.nnz, W.dtype), np.zeros((X.shape[1], W.shape[1]), W.dtype)
         Ht = np.ascontiguousarray(H.T)
-        sparse_kl_sums(own.indptr, own.indices, own.data, Ht, np.ascontiguousarray(W), ratios, sums)
+        _kl_sums(own.indptr, own.indices, own.data, Ht, np.ascontiguousarray(W), ratios, sums)
         return self._nonzeros_cost(X, ratios, Cells(ratios, None)), np.ascontiguousarray(sums.T)[np.newaxis]
 
     def cost(self, X: CSR, W: Array, H: Array) -> float:
@@ -113,19 +116,15 @@ def WH_at(X: CSR, W: Array, Ht: Array) -> Array:
 
 def compiled_times(X: CSR, Ht: Array) -> Array:
     """X·Hᵀ by a compiled kernel."""
-    from nmfstream.core.kernels.mu_steps import sparse_times
-
     out = np.empty((X.shape[0], Ht.shape[1]), Ht.dtype)
-    sparse_times(X.indptr, X.indices, X.data, Ht, out)
+    _times(X.indptr, X.indices, X.data, Ht, out)
     return out
 
 
 def compiled_sums(X: CSR, W: Array) -> Array:
     """WᵀX by a compiled kernel."""
-    from nmfstream.core.kernels.mu_steps import sparse_sums
-
     sums = np.zeros((X.shape[1], W.shape[1]), W.dtype)
-    sparse_sums(X.indptr, X.indices, X.data, np.ascontiguousarray(W), sums)
+    _sums(X.indptr, X.indices, X.data, np.ascontiguousarray(W), sums)
     return np.ascontiguousarray(sums.T)
 
 

@@ -19,6 +19,7 @@ from nmfstream.core.protocols import Problem, Solver
 from nmfstream.core.reduction import by_stripes
 from nmfstream.core.rows_least_squares import tile_rows
 from nmfstream.core.sample import Level
+from nmfstream.machine_code import prepare
 from nmfstream.model import Model
 from nmfstream.plan import Demand, Layout, MemoryPlan, Pass, plan_memory
 from nmfstream.run.machine import default_memory, resident
@@ -198,7 +199,7 @@ def libraries(kernels: int, problem: Problem) -> dict[str, int]:
     import threadpoolctl  # noqa: F401
 
     if kernels:
-        import numba  # noqa: F401
+        prepare()
     return {"interpreter and libraries": resident() + RUNNING + kernels + (0 if problem.nnz is None else SPARSE)}
 
 

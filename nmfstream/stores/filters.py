@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from nmfstream.machine_code import Kernel
 from nmfstream.types import Array
 
 Buffer: TypeAlias = Any
@@ -128,6 +129,9 @@ def _continue(words: Array, first: int, second: int) -> tuple[int, int]:
 _WEIGHTS = np.arange(SHUFFLED, 0, -1, dtype=np.float64)
 
 
+_decompress_lzf = Kernel("nmfstream.stores.lzf", "decompress")
+
+
 def unlzf(data: Buffer, limit: int, parameters: tuple[int, ...] = (), out: Array | None = None) -> Buffer:
     """LZF as h5py writes it.
 
@@ -135,10 +139,8 @@ def unlzf(data: Buffer, limit: int, parameters: tuple[int, ...] = (), out: Array
     ------
     Damaged
     """
-    from nmfstream.stores.lzf import decompress
-
     plain = np.empty(limit, np.uint8)
-    length = int(decompress(np.frombuffer(data, np.uint8), plain))
+    length = int(_decompress_lzf(np.frombuffer(data, np.uint8), plain))
     if length < 0:
         raise Damaged("cannot be decompressed (lzf)")
     return plain[:length]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from numba import njit
 
+from nmfstream.machine_code import NATIVE
 
-@njit(nogil=True, cache=True)
+
+@njit(**NATIVE)
 def decompress(data, out):  # type: ignore[no-untyped-def]
     """Decode `data` into `out`, both uint8: the number of bytes, or -1 where the stream is broken.
 

@@ -1,4 +1,4 @@
-"""How kernels are compiled: without the interpreter lock, on one thread, kept on disk where there is a place."""
+"""How kernels are compiled: for calls as machine code alone (see `nmfstream.machine_code`)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from typing import Any
 
 import numba
 
+from nmfstream.machine_code import NATIVE
+
+_njit: Any = numba.njit
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 """What keeps NaN and infinity right; sums keep one fixed order on one CPU."""
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile at the first call; where nowhere is writable (no cache folder), compile anew in each process."""
-    options: dict[str, Any] = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:
-        return numba.njit(**options)(function)
+    """What `nmfstream.machine_code.Kernel` calls."""
+    return _njit(fastmath=FAST, error_model="numpy", **NATIVE)(function)
 
 
 def inner(function: Callable[..., Any]) -> Any:
     """A piece of a kernel of the same file, inlined into it."""
-    return numba.njit(inline="always", fastmath=FAST, error_model="numpy")(function)
+    return _njit(inline="always", fastmath=FAST, error_model="numpy")(function)

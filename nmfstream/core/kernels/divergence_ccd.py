@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from nmfstream.machine_code import Kernel
 from nmfstream.types import CSR, Array
+
+_ccd_rows = Kernel("nmfstream.core.kernels.divergence_ccd_compiled", "ccd_rows")
 
 COMPILED_WORK = 1 << 12
 """Nonzeros times components from which compiled code pays: these steps are taken some hundred times a fit."""
@@ -54,10 +57,8 @@ def ccd(
     args = (np.ascontiguousarray(Ft, X.dtype), s.astype(X.dtype), t(l2), V0, W)
     if X.nnz * len(s) < COMPILED_WORK:
         return ccd_numpy(X, *args, cold, sweeps, tol)
-    from nmfstream.core.kernels.divergence_ccd_compiled import ccd_rows
-
     V = np.empty(X.nnz, X.dtype)
-    ccd_rows(X.indptr, X.indices, X.data, *args, V, cold, sweeps, t(tol))
+    _ccd_rows(X.indptr, X.indices, X.data, *args, V, cold, sweeps, t(tol))
     return V
 
 

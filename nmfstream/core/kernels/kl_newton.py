@@ -13,7 +13,11 @@ import numpy as np
 from nmfstream.core.divergence_cells import FLOOR, KullbackLeibler
 from nmfstream.core.kernels.sparse_products import times_dense
 from nmfstream.core.newton_rows import NewtonRows, Rows
+from nmfstream.machine_code import Kernel
 from nmfstream.types import CSR, Array
+
+_gradients = Kernel("nmfstream.core.kernels.kl_newton_compiled", "gradients")
+_newton = Kernel("nmfstream.core.kernels.kl_newton_compiled", "newton")
 
 COMPILED_WORK = 1 << 17
 """Nonzeros times components from which compiled code pays."""
@@ -52,10 +56,8 @@ def kl_gradient(rows: KLRows, W: Array) -> Array:
     """∂ at W, shape (n_rows, n_components), float64."""
     if not rows.compiled:
         return gradient_numpy(rows, W)
-    from nmfstream.core.kernels.kl_newton_compiled import gradients
-
     X, out = rows.X, np.empty(W.shape)
-    gradients(X.indptr, X.indices, X.data, rows.Ht, W, rows.linear, rows.l2, rows.scales, out)
+    _gradients(X.indptr, X.indices, X.data, rows.Ht, W, rows.linear, rows.l2, rows.scales, out)
     return out
 
 
@@ -70,11 +72,9 @@ def kl_newton(rows: KLRows, W: Array, target: Array, max_iter: int) -> None:
     """
     if not rows.compiled:
         return newton_numpy(rows, W, target, max_iter)
-    from nmfstream.core.kernels.kl_newton_compiled import newton
-
     X, first = rows.X, min(MULTIPLICATIVE, max_iter)
     data = (X.indptr, X.indices, X.data, rows.Ht)
-    newton(*data, W, rows.linear, rows.l2, rows.scales, np.ascontiguousarray(target), first, max_iter - first)
+    _newton(*data, W, rows.linear, rows.l2, rows.scales, np.ascontiguousarray(target), first, max_iter - first)
     return None
 
 

@@ -12,8 +12,7 @@ import numpy as np
 from nmfstream.core.cells import EPSILON
 from nmfstream.core.kernels.compiling import inner, kernel
 from nmfstream.core.kernels.vectors import add, add_product, at_least, divide, fill, load, store
-
-PANEL = 64
+from nmfstream.core.kernels.widths import PANEL
 
 
 @inner
@@ -118,7 +117,7 @@ def dense_kl_steps(X, Ht, W, below, l2, lanes, n_steps, out, changes, norms):  #
         Row sums of H and the L1 weight.
     l2 : float
     lanes : int
-        See `vectors.lanes`.
+        See `widths.lanes`.
     out : ndarray like W
     changes, norms : ndarray of float64, shape (n_steps,)
         ‖W - W before‖² and ‖W‖² of each step are added.
@@ -188,7 +187,7 @@ def dense_kl_sums(X, W, H, lanes, ratios, sums):  # type: ignore[no-untyped-def]
     W : ndarray of shape (n_rows, n_components)
     H : ndarray of shape (n_components, n_features)
     lanes : int
-        See `vectors.lanes`.
+        See `widths.lanes`.
     ratios : ndarray like X
     sums : ndarray like H
     """

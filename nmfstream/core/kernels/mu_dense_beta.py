@@ -9,11 +9,9 @@ import numpy as np
 
 from nmfstream.core.cells import EPSILON
 from nmfstream.core.kernels.compiling import inner, kernel
-from nmfstream.core.kernels.mu_dense import PANEL, _products, _reconstruct, _transpose
+from nmfstream.core.kernels.mu_dense import _products, _reconstruct, _transpose
 from nmfstream.core.kernels.vectors import at_least, divide, fill, load, multiply, root, store
-
-HALVES = (-4, -3, -1, 1, 2, 4)
-"""2(β - 2) of the powers that are known here."""
+from nmfstream.core.kernels.widths import PANEL
 
 
 @inner
@@ -77,7 +75,7 @@ def dense_beta_steps(  # type: ignore[no-untyped-def]
     l1, gamma : float
         In W's type.
     halves : int
-        2(β - 2), of `HALVES`.
+        2(β - 2): -4, -3, -1, 1, 2 or 4.
     """
     n, m = X.shape
     k, dtype = W.shape[1], W.dtype

@@ -70,7 +70,7 @@ def frobenius_steps(C, G, W, l1, l2, lanes, n_steps, out, changes, norms):  # ty
     l1, l2 : float
         In W's type.
     lanes : int
-        See `vectors.lanes`.
+        See `widths.lanes`.
     out : ndarray like W
     changes, norms : ndarray of float64, shape (n_steps,)
         ‖W - W before‖² and ‖W‖² of each step are added.

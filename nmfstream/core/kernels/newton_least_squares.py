@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from nmfstream.machine_code import Kernel
 from nmfstream.types import Array
+
+_newton_rows = Kernel("nmfstream.core.kernels.newton_compiled", "newton_rows")
 
 COMPILED_WORK = 1 << 17
 """Rows times components cubed from which compiled code pays."""
@@ -41,10 +44,8 @@ def newton_least_squares(C: Array, G: Array, W: Array, max_iter: int, tol: float
     proximal = PROXIMAL * float(G.diagonal().max(initial=0.0))
     if n * k * k * k < COMPILED_WORK:
         return newton_numpy(C, G, W, max_iter, tol, proximal)
-    from nmfstream.core.kernels.newton_compiled import newton_rows
-
     used = np.zeros(n, np.int32)
-    newton_rows(C, np.ascontiguousarray(G), W, max_iter, tol, proximal, used)
+    _newton_rows(C, np.ascontiguousarray(G), W, max_iter, tol, proximal, used)
     return used
 
 

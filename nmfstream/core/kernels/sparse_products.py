@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from nmfstream.machine_code import Kernel
 from nmfstream.types import CSR, Array
+
+_times = Kernel("nmfstream.core.kernels.sparse_products_compiled", "times")
+_transposed_times = Kernel("nmfstream.core.kernels.sparse_products_compiled", "transposed_times")
+_find_ranges = Kernel("nmfstream.core.kernels.sparse_products_compiled", "find_ranges")
+_copy_ranges = Kernel("nmfstream.core.kernels.sparse_products_compiled", "copy_ranges")
+_transpose = Kernel("nmfstream.core.kernels.sparse_products_compiled", "transpose")
 
 COMPILED_WORK = 1 << 18
 """Nonzeros times components from which compiled code pays."""
@@ -30,9 +37,7 @@ def times_dense(X: CSR, Ht: Array) -> Array:
     out = np.zeros((X.shape[0], Ht.shape[1]), np.result_type(X.dtype, Ht.dtype))
     if X.nnz * Ht.shape[1] < COMPILED_WORK:
         return times_numpy(X, Ht, out)
-    from nmfstream.core.kernels.sparse_products_compiled import times
-
-    times(X.indptr, X.indices, X.data, Ht, out)
+    _times(X.indptr, X.indices, X.data, Ht, out)
     return out
 
 
@@ -61,10 +66,8 @@ def transposed_times(X: CSR, W: Array) -> Array:
     dtype = np.result_type(X.dtype, W.dtype)
     if X.nnz * W.shape[1] < COMPILED_WORK:
         return transposed_times_numpy(X, W).astype(dtype)
-    from nmfstream.core.kernels.sparse_products_compiled import transposed_times as compiled
-
     out = np.zeros((X.shape[1], W.shape[1]), dtype)
-    compiled(X.indptr, X.indices, X.data, np.ascontiguousarray(W), out)
+    _transposed_times(X.indptr, X.indices, X.data, np.ascontiguousarray(W), out)
     return out
 
 
@@ -80,12 +83,10 @@ def column_range(X: CSR, start: int, stop: int) -> CSR:
     """Columns ``start:stop``, copied; the cost is that of the rows and of what is kept."""
     if X.nnz < COMPILED_NONZEROS:
         return column_range_numpy(X, start, stop)
-    from nmfstream.core.kernels.sparse_products_compiled import copy_ranges, find_ranges
-
     low, indptr = np.empty(X.shape[0], np.int64), np.zeros(X.shape[0] + 1, np.int64)
-    find_ranges(X.indptr, X.indices, start, stop, low, indptr)
+    _find_ranges(X.indptr, X.indices, start, stop, low, indptr)
     indices, data = np.empty(indptr[-1], X.indices.dtype), np.empty(indptr[-1], X.dtype)
-    copy_ranges(X.indices, X.data, start, low, indptr, indices, data)
+    _copy_ranges(X.indices, X.data, start, low, indptr, indices, data)
     return CSR(indptr, indices, data, stop - start)
 
 
@@ -101,11 +102,9 @@ def transposed(X: CSR) -> CSR:
     """Xᵀ as CSR rows (columns of X), canonical."""
     if X.nnz < COMPILED_NONZEROS:
         return transposed_numpy(X)
-    from nmfstream.core.kernels.sparse_products_compiled import transpose
-
     indptr = np.zeros(X.shape[1] + 1, np.int64)
     indices, data = np.empty(X.nnz, np.int32), np.empty(X.nnz, X.dtype)
-    transpose(X.indptr, X.indices, X.data, indptr, indices, data)
+    _transpose(X.indptr, X.indices, X.data, indptr, indices, data)
     return CSR(indptr, indices, data, X.shape[0])
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from nmfstream.machine_code import Kernel
 from nmfstream.types import Array
+
+_sweeps = Kernel("nmfstream.core.kernels.sweeps_compiled", "sweeps")
 
 COMPILED_WORK = 1 << 16
 """Rows times components squared from which compiled code pays."""
@@ -77,10 +80,8 @@ def coordinate_sweeps(
     G = np.ascontiguousarray(G, dtype=C.dtype)
     if n * k * k < compiled_work:
         return sweeps_numpy(C, G, W, max_sweeps, tol)
-    from nmfstream.core.kernels.sweeps_compiled import sweeps
-
     used = np.zeros(n, np.int32)
-    sweeps(np.ascontiguousarray(C), *_padded(G), W, max_sweeps, C.dtype.type(tol * tol), used)
+    _sweeps(np.ascontiguousarray(C), *_padded(G), W, max_sweeps, C.dtype.type(tol * tol), used)
     return used
 
 

@@ -8,22 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
 from numba.core import cgutils, types
 from numba.extending import intrinsic as numba_intrinsic
 from numba.extending import models, register_model
 
+from nmfstream.core.kernels.widths import vector_bytes
+
 intrinsic: Any = numba_intrinsic
 
-VECTOR_BYTES = 128 if get_host_cpu_features().get("avx512f") else 64
-"""Two registers of the widest kind: eight sums of that size fit in the register file."""
-
-
-def lanes(dtype: np.dtype[Any]) -> int:
-    """Numbers in a vector."""
-    return VECTOR_BYTES // dtype.itemsize
+VECTOR_BYTES = vector_bytes()
 
 
 class Vector(types.Type):

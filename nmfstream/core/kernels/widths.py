@@ -1,0 +1,24 @@
+"""Sizes that callers of compiled kernels share with them, known without the compiler."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+PANEL = 64
+"""Rows or columns whose ratios stay in the first-level cache."""
+
+
+@cache
+def vector_bytes() -> int:
+    """Two registers of the widest kind: eight sums of that size fit in the register file."""
+    from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
+
+    return 128 if get_host_cpu_features().get("avx512f") else 64
+
+
+def lanes(dtype: np.dtype[Any]) -> int:
+    """Numbers in a vector."""
+    return vector_bytes() // dtype.itemsize
