@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import click
 
-from nmfstream.cli.errors import guarded, own_the_process
+from nmfstream.cli.errors import guarded, leave, own_the_process
 from nmfstream.cli.settings import Command, suggest
 from nmfstream.cli.signals import dying_tidily
 
@@ -114,4 +114,4 @@ def _invoke(args: list[str]) -> Any:
 def run() -> NoReturn:
     """The console script ``nmfstream``."""
     own_the_process()
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))
