@@ -32,6 +32,7 @@ ROWS: dict[str, Callable[[Bench], list[Figure]]] = {
        for case in bench_sklearn.CASES},
     "threads": bench_passes.threads,
     "startup": bench_passes.startup,
+    "pipe": bench_passes.pipe,
     "memory": bench_memory.flat,
     "predicted": bench_memory.predicted,
     "budget": bench_memory.budget,

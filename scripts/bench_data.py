@@ -99,6 +99,15 @@ def _h5ad(path: Path, stores: Stores) -> None:
     anndata.AnnData(X).write_h5ad(path, compression="gzip")
 
 
+def _long_h5ad(path: Path, stores: Stores) -> None:
+    """The same cells three times over."""
+    import anndata
+    import scipy.sparse
+
+    X = anndata.read_h5ad(stores.path("h5ad")).X
+    anndata.AnnData(scipy.sparse.vstack([X, X, X], format="csr")).write_h5ad(path, compression="gzip")
+
+
 def sparse_counts(n_rows: int, n_features: int, density: float, seed: int = 0) -> object:
     """Counts in random places, a column's chance as uneven as a word's."""
     import scipy.sparse
@@ -115,4 +124,5 @@ KINDS: dict[str, tuple[str, Callable[[Path, Stores], None]]] = {
     "shuffle": (".h5", lambda path, stores: _hdf5(path, stores, True)),
     "zarr": (".zarr", _zarr),
     "h5ad": (".h5ad", _h5ad),
+    "long-h5ad": (".h5ad", _long_h5ad),
 }

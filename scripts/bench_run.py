@@ -91,6 +91,23 @@ def clock(action: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
+_WARM = """
+import sys
+from importlib import import_module
+from pathlib import Path
+from bench_run import clock
+action = getattr(import_module(sys.argv[1]), sys.argv[2])
+action(Path(sys.argv[3]))
+print(clock(lambda: action(Path(sys.argv[3]))))
+"""
+
+
+def warm(module: str, name: str, path: Path) -> float:
+    """Seconds of a function of a file in a process of its own, after a first call that loads what it needs."""
+    command = [sys.executable, "-c", _WARM, module, name, str(path)]
+    return float(subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parent).stdout)
+
+
 def at_most(name: str, ratio: float, goal: float, unit: str = "× floor", **details: Any) -> Figure:
     """A figure that must not exceed its goal."""
     return Figure(name, f"{ratio:.2f} {unit}", f"≤ {goal:g} {unit}", ratio <= goal, details)

@@ -129,7 +129,7 @@ def _continue(words: Array, first: int, second: int) -> tuple[int, int]:
 _WEIGHTS = np.arange(SHUFFLED, 0, -1, dtype=np.float64)
 
 
-_decompress_lzf = Kernel("nmfstream.stores.lzf", "decompress")
+_decompress_lzf = Kernel("nmfstream.stores.kernels.lzf", "decompress")
 
 
 def unlzf(data: Buffer, limit: int, parameters: tuple[int, ...] = (), out: Array | None = None) -> Buffer:
