@@ -124,6 +124,11 @@ def _windows(block: Array) -> Iterator[tuple[slice, ...]]:
             yield slice(top, top + tall), slice(left, left + wide)
 
 
+def healthy(values: Array, policy: ReadPolicy) -> bool:
+    """Whether these values, as they are, are what the policy wants (if not, `fill` says what to do)."""
+    return all(_healthy(values[at], policy.positive) for at in _windows(values))
+
+
 def _healthy(values: Array, positive: bool) -> bool:
     bits, infinity = _BITS[values.dtype.itemsize]
     if values.size == 0:
@@ -157,6 +162,11 @@ def _fault(value: Any, dtype: np.dtype[Any], where: str) -> DataError:
     if value < 0:
         return DataError(f"negative value {value}", where=where, hint="--negative clip sets negative values to zero")
     return DataError(f"{value} does not fit {dtype}", where=where, hint="read the data with --dtype float64")
+
+
+def in_range(indices: Array, n_cols: int) -> bool:
+    """Whether signed indices lie in ``[0, n_cols)``."""
+    return indices.size == 0 or int(indices.view(indices.dtype.str.replace("i", "u")).max()) < n_cols
 
 
 def fill_indices(out: Array, block: Array, n_cols: int, origin: Origin, axis: str = "column") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from nmfstream.errors import DataError
 from nmfstream.stores.arrays import ArraySource, Box, digest, grouped
 from nmfstream.stores.base import Reader
-from nmfstream.stores.checks import EntryOrigin, check_indptr, fill, fill_indices
+from nmfstream.stores.checks import EntryOrigin, check_indptr, fill, fill_indices, healthy, in_range
 from nmfstream.stores.protocols import ReadPolicy
-from nmfstream.types import CSR, Matrix, Task
+from nmfstream.types import CSR, Array, Matrix, Task
 
 WINDOW = 1 << 16
 """Bounds read at a time."""
@@ -105,16 +105,32 @@ class SparseReader(Reader):
         return [*values, *columns]
 
     def _fill_data(self, boxes: Sequence[Box], start: int, first: int, out: CSR, policy: ReadPolicy) -> None:
-        for box in boxes:
-            target = out.data[box.low[0] - first : box.high[0] - first]
-            block = self._data.load(box, target if target.dtype == self.dtype else None)
+        parts = [out.data[box.low[0] - first : box.high[0] - first] for box in boxes]
+        blocks = self._blocks(self._data, boxes, parts)
+        if blocks is parts and healthy(out.data[boxes[0].low[0] - first : boxes[-1].high[0] - first], policy):
+            return
+        for box, target, block in zip(boxes, parts, blocks):
             fill(target, block, policy, self._origin(self._data, box, start, first, out))
 
     def _fill_indices(self, boxes: Sequence[Box], start: int, first: int, out: CSR) -> None:
-        for box in boxes:
-            target = out.indices[box.low[0] - first : box.high[0] - first]
-            block = self._indices.load(box, target if self._indices.dtype == np.int32 else None)
+        parts = [out.indices[box.low[0] - first : box.high[0] - first] for box in boxes]
+        blocks = self._blocks(self._indices, boxes, parts)
+        if blocks is parts and in_range(
+            out.indices[boxes[0].low[0] - first : boxes[-1].high[0] - first], self.shape[1]
+        ):
+            return
+        for box, target, block in zip(boxes, parts, blocks):
             fill_indices(target, block, self.shape[1], self._origin(self._indices, box, start, first, out))
+
+    def _blocks(self, source: ArraySource, boxes: Sequence[Box], parts: Sequence[Array]) -> Iterable[Array]:
+        """Values of boxes: `parts` themselves, filled, where the types are the same; else one after the other."""
+        if source.dtype != parts[0].dtype:
+            return map(source.load, boxes)
+        for box, part in zip(boxes, parts):
+            block = source.load(box, part)
+            if block is not part:
+                np.copyto(part, block)
+        return parts
 
     def _origin(self, source: ArraySource, box: Box, start: int, first: int, out: CSR) -> EntryOrigin:
         column = partial(self._column_of, first) if source is self._data else None
