@@ -1,6 +1,6 @@
 """Which rows are fitted before the first pass, in what order: nested samples on which several starts compete.
 
-The sample is some 64 runs of consecutive rows, spread evenly over all rows by absolute row number; smaller
+The sample is up to 512 runs of consecutive rows, spread evenly over all rows by absolute row number; smaller
 levels are evenly spaced rows of it, so everything is read once. Starts are halved as the levels double
 (successive halving: Jamieson & Talwalkar 2016).
 """
@@ -17,7 +17,8 @@ import numpy as np
 from nmfstream.core.protocols import Batch, Executor, Problem
 from nmfstream.types import CSR, Array, Matrix, Runs
 
-N_RUNS = 64
+FEW_RUNS, MANY_RUNS, RUN_ROWS = 64, 512, 16
+"""Neighbours are alike in many stores: sixty long runs of short texts, package by package, were no fair sample."""
 SAMPLE_BYTES = 128 << 20
 LEAST_BYTES = 512 << 20
 MANY_ROWS = 100_000
@@ -61,9 +62,9 @@ def sample_size(problem: Problem, n_components: int, asked: int | None = None) -
     return max(1, min(n, max(least, min(n // 4, int(SAMPLE_BYTES // width)))))
 
 
-def spread_runs(n_samples: int, size: int, seed: int, n_runs: int = N_RUNS) -> Runs:
-    """`size` rows of `n_samples` as `n_runs` runs, one in each of as many equal strata, its place drawn by `seed`."""
-    n_runs = max(1, min(n_runs, size))
+def spread_runs(n_samples: int, size: int, seed: int) -> Runs:
+    """`size` rows of `n_samples` as runs, one in each of as many equal strata, its place drawn by `seed`."""
+    n_runs = max(1, min(size, MANY_RUNS, max(FEW_RUNS, size // RUN_ROWS)))
     places = np.random.RandomState(seed).random_sample(n_runs)
     runs: list[tuple[int, int]] = []
     low = 0

@@ -30,8 +30,8 @@ from nmfstream.run.workers import n_threads
 MiB = 1 << 20
 RUNNING = 10 * MiB
 """Modules that a run still loads, and its threads."""
-KERNELS = {"mu": 48 * MiB, "hals": 54 * MiB, "newton": 64 * MiB, "accumulated": 60 * MiB, "rows": 50 * MiB}
-"""The compiler's engine and the kernels that it loads, by solver and where rows are solved at one H."""
+KERNELS = {"mu": 2 * MiB, "hals": 10 * MiB, "newton": 14 * MiB, "accumulated": 12 * MiB, "rows": 6 * MiB}
+"""Compiled kernels as they are loaded, by solver and where rows are solved at one H."""
 SPARSE = 14 * MiB
 """What sorting and checking sparse rows load."""
 STATES = {"mu": 6, "hals": 10, "newton": 12, "accumulated": 14}

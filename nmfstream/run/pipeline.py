@@ -22,6 +22,9 @@ from nmfstream.stores.checks import canonical
 from nmfstream.stores.protocols import ReadPolicy, RowReader
 from nmfstream.types import CSR, Matrix, Runs, cut
 
+RUNS_AHEAD = 8
+"""Runs of a sparse sample on their way at a time."""
+
 
 class Reading(NamedTuple):
     """How a store is read; from the plan.
@@ -112,19 +115,30 @@ class StoreSource:
         return out
 
     def _gather_sparse(self, rows: Runs) -> CSR:
-        """Runs read one after the other into one place: nothing is held twice, however many entries there are."""
+        """Runs read into one place, some ahead: nothing is held twice, however many entries there are."""
         bounds = [self.reader.indptr(a, b) for a, b in rows]
         ends = np.cumsum([0, *(part[-1] - part[0] for part in bounds)])
         indices, data = np.empty(ends[-1], np.int32), np.empty(ends[-1], self.policy.dtype)
         indptr, at = [np.zeros(1, np.int64)], 0
-        for (start, stop), part, low, high in zip(rows, bounds, ends, ends[1:]):
-            out = CSR(part - part[0], indices[low:high], data[low:high], self.reader.shape[1])
-            collect(self._submit(self.reader.tasks(start, stop, out, self.policy)))
-            ready = canonical(out, name=self.reader.name, first_row=start, policy=self.policy)
-            # Summed duplicates leave room, into which the following runs move up.
-            indices[at : at + ready.nnz], data[at : at + ready.nnz] = ready.indices, ready.data
-            indptr.append(ready.indptr[1:] + at)
-            at += ready.nnz
+
+        def begin(i: int) -> tuple[CSR, list[Future[None]]]:
+            place = slice(ends[i], ends[i + 1])
+            out = CSR(bounds[i] - bounds[i][0], indices[place], data[place], self.reader.shape[1])
+            return out, self._submit(self.reader.tasks(*rows[i], out, self.policy))
+
+        begun: deque[tuple[CSR, list[Future[None]]]] = deque()
+        try:
+            for i, (start, _) in enumerate(rows):
+                begun += map(begin, range(i + len(begun), min(i + RUNS_AHEAD, len(rows))))
+                collect(begun[0][1])
+                ready = canonical(begun.popleft()[0], name=self.reader.name, first_row=start, policy=self.policy)
+                # Summed duplicates leave room, into which the following runs move up.
+                indices[at : at + ready.nnz], data[at : at + ready.nnz] = ready.indices, ready.data
+                indptr.append(ready.indptr[1:] + at)
+                at += ready.nnz
+        finally:
+            for _, futures in begun:
+                settle(futures)
         return CSR(np.concatenate(indptr), indices[:at], data[:at], self.reader.shape[1])
 
     def _submit(self, tasks: Iterable[Any]) -> list[Future[None]]:
