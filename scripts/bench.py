@@ -21,6 +21,8 @@ from bench_data import Stores
 from bench_passes import Bench
 from bench_run import Figure, markdown
 
+from nmfstream.run.machine import give_back_memory
+
 ROWS: dict[str, Callable[[Bench], list[Figure]]] = {
     **{f"hals-{kind}": partial(bench_passes.fit_pass, kind) for kind in bench_passes.NAMES},
     **{f"transform-{kind}": partial(bench_passes.transform_pass, kind) for kind in bench_passes.NAMES},
@@ -45,6 +47,7 @@ BLAS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 def main() -> None:
     """Measure the chosen rows; write JSON and the table."""
     given = arguments()
+    give_back_memory()  # as the program does: the floor is to be no higher for want of it
     given.folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(Stores(given.folder, given.scale), given.repeats)
     figures: list[Figure] = []
