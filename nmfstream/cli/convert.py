@@ -25,9 +25,9 @@ cat a.npy b.npy | nmfstream convert - -o both.zarr"""
     help="Where the data go; - : NPY on standard output.",
 )
 @click.option("--chunk-rows", type=o.POSITIVE, metavar="N", help="Rows a chunk [default: about 4 MiB].")
-@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @o.data_options
 @o.resource_options
+@o.output_options
 @o.common_options
 def convert(**given: Any) -> None:
     """Rewrite DATA out of core: in another format, by rows, in larger chunks; sparse stays sparse where it can."""
@@ -41,13 +41,16 @@ def convert(**given: Any) -> None:
         inputs=o.inputs(given),
         output=given["output"],
         chunk_rows=given["chunk_rows"],
-        overwrite=given["overwrite"],
+        saving=o.saving(given),
         resources=o.resources(given),
     )
     with listener(given) as hear:
         report = run(config, hear)
-    names = ("rows", "n_features", "nnz", "dtype", "clipped", "seconds")
+    names = ("rows", "rows_written", "n_features", "nnz", "dtype", "clipped", "seconds")
     values = {"output": given["output"], **{name: getattr(report, name) for name in names}}
+    if report.rows and not report.rows_written:
+        finish(given, "convert", values, f"nothing to do: {given['output']} had been written before")
+        return
     stored = "" if report.nnz is None else f", {report.nnz} stored entries"
     shape = f"{counted(report.rows, 'row')} of {report.n_features} features ({report.dtype}{stored})"
     clipped = f"; {counted(report.clipped, 'negative value')} clipped" if report.clipped else ""

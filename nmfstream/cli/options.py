@@ -253,15 +253,19 @@ resource_options = grouped(
     click.option("--scratch", type=File(), metavar="DIR", help="Where to put what can be rebuilt."),
 )  # fmt: skip
 
-saving_options = grouped(
-    click.option("--checkpoint", type=File(), metavar="PATH",
-                 help="Where the run is saved [default: the output's name with .ckpt]."),
+output_options = grouped(
     click.option("--checkpoint-every", type=Interval(), default="5m", show_default=True, metavar="5m|200steps",
                  help="How often it is saved."),
     click.option("--resume", is_flag=True, help="Go on where an earlier run stopped; begin where there is none."),
     click.option("--overwrite", is_flag=True, help="Replace outputs that exist."),
-    click.option("--strict", is_flag=True, help="Refuse to resume where the bits of the result could differ."),
     click.option("--max-time", type=Duration(), metavar="TIME", help="Save and stop with 75 after this time."),
+)  # fmt: skip
+
+saving_options = grouped(
+    click.option("--checkpoint", type=File(), metavar="PATH",
+                 help="Where the run is saved [default: the output's name with .ckpt]."),
+    output_options,
+    click.option("--strict", is_flag=True, help="Refuse to resume where the bits of the result could differ."),
 )  # fmt: skip
 
 metrics_option = click.option("--metrics", type=File(), metavar="FILE.jsonl", help="Append figures as JSON lines.")
@@ -309,12 +313,12 @@ def saving(given: dict[str, Any]) -> Saving:
 
     seconds, steps = given["checkpoint_every"]
     return Saving(
-        path=given["checkpoint"],
+        path=given.get("checkpoint"),
         every_seconds=seconds,
         every_steps=steps,
         resume=given["resume"],
         overwrite=given["overwrite"],
-        strict=given["strict"],
+        strict=given.get("strict", False),
         max_time=given["max_time"],
     )
 

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from nmfstream.config import Inputs, Resources
-from nmfstream.errors import DataError
+from nmfstream.config import Inputs, Resources, Saving
+from nmfstream.errors import DataError, InterruptedRunError
 from nmfstream.plan import Demand, MemoryPlan, Pass, plan_memory
 from nmfstream.run.events import Advanced, Listener, StageFinished, StageStarted, silent
 from nmfstream.run.guards import refuse_own_inputs
 from nmfstream.run.memory import budget, layout, libraries
 from nmfstream.run.opening import Data, open_data
 from nmfstream.run.pipeline import Reading
+from nmfstream.run.rowjob import RowJob, dense_opener
 from nmfstream.run.signals import StopFlag
 from nmfstream.run.stream_output import Destination, open_output
 from nmfstream.run.workers import n_threads, workers
 from nmfstream.stores.chunks import is_stream
-from nmfstream.stores.outputs import CHUNK_BYTES, open_writer, refuse_existing
-from nmfstream.stores.protocols import RowWriter
-from nmfstream.stores.sparse_writer import CHUNK, SparseWriter, holds_sparse, open_sparse_writer
+from nmfstream.stores.outputs import CHUNK_BYTES, refuse_existing
+from nmfstream.stores.protocols import Opening, RowWriter
+from nmfstream.stores.registry import open_reader
+from nmfstream.stores.sparse_writer import CHUNK, SparseMaking, holds_sparse, open_sparse_writer
 from nmfstream.types import CSR, Array, Matrix
 
 EXACT = 2**53
@@ -41,14 +44,15 @@ class ConvertConfig:
         ``STORE[/DATASET]`` (dataset ``X`` where none is given), or ``-``: an NPY array on standard output.
     chunk_rows : int or None
         Rows stored together (dense Zarr); None: about 4 MiB.
-    overwrite : bool
+    saving : Saving
+        Interval, `resume`, `overwrite`, `max_time`.
     resources : Resources
     """
 
     inputs: Inputs
     output: str
     chunk_rows: int | None = None
-    overwrite: bool = False
+    saving: Saving = field(default_factory=Saving)
     resources: Resources = field(default_factory=Resources)
 
 
@@ -59,6 +63,8 @@ class ConvertReport:
     Attributes
     ----------
     rows, n_features : int
+    rows_written : int
+        Of these, now: less where an earlier run had written the rest.
     nnz : int or None
         Stored entries; None for a dense output.
     dtype : str
@@ -73,73 +79,47 @@ class ConvertReport:
     dtype: str
     seconds: float = 0.0
     clipped: int = 0
+    rows_written: int = 0
 
 
-class _Output(Protocol):
+class _Sink(Protocol):
+    """Where converted rows go, in order."""
+
+    done: int
+
+    @property
+    def nnz(self) -> int | None: ...
+
     def write(self, start: int, rows: Matrix) -> None: ...
 
-    def commit(self, *, overwrite: bool) -> None: ...
+    def save(self) -> None: ...
+
+    def commit(self) -> None: ...
 
     def abort(self) -> None: ...
 
 
-class _Dense:
-    """Rows into a `RowWriter`, sparse ones made dense a few at a time."""
-
-    nnz = None
-
-    def __init__(self, writer: RowWriter | _Onward, dtype: np.dtype[Any], step: int) -> None:
-        self._writer, self._dtype, self._step = writer, dtype, step
-
-    def write(self, start: int, rows: Matrix) -> None:
-        for a in range(0, rows.shape[0], self._step):
-            part = rows.rows(a, a + self._step) if isinstance(rows, CSR) else rows[a : a + self._step]
-            dense = part.toarray() if isinstance(part, CSR) else part
-            self._writer.write(start + a, dense.astype(self._dtype, copy=False))
-
-    def commit(self, *, overwrite: bool) -> None:
-        self._writer.commit(overwrite=overwrite)
-
-    def abort(self) -> None:
-        self._writer.abort()
-
-
 class _Onward:
-    """One array on standard output, in the place of a `RowWriter`."""
+    """One array on standard output."""
+
+    done, nnz = 0, None
 
     def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         self._piped = open_output(Destination("-"), shape[0], shape[1], dtype)
         self._piped.begin(shape[0])
 
-    def write(self, start: int, rows: Array) -> None:
+    def write(self, start: int, rows: Matrix) -> None:
+        assert isinstance(rows, np.ndarray)
         self._piped.write(rows)
 
-    def commit(self, *, overwrite: bool) -> None:
+    def save(self) -> None:
+        """Nothing can be saved."""
+
+    def commit(self) -> None:
         self._piped.commit()
 
     def abort(self) -> None:
         self._piped.abort()
-
-
-class _Sparse:
-    """Rows into a `SparseWriter`."""
-
-    def __init__(self, writer: SparseWriter) -> None:
-        self._writer = writer
-
-    @property
-    def nnz(self) -> int:
-        return self._writer.nnz
-
-    def write(self, start: int, rows: Matrix) -> None:
-        assert isinstance(rows, CSR)
-        self._writer.append(rows)
-
-    def commit(self, *, overwrite: bool) -> None:
-        self._writer.commit(overwrite=overwrite)
-
-    def abort(self) -> None:
-        self._writer.abort()
 
 
 def convert(config: ConvertConfig, listener: Listener = silent) -> ConvertReport:
@@ -157,7 +137,8 @@ def convert(config: ConvertConfig, listener: Listener = silent) -> ConvertReport
     Raises
     ------
     NmfstreamError
-        Its `exit_code` is the command's. Nothing stays of an output that did not become whole.
+        Its `exit_code` is the command's. Nothing stays of an output that did not become whole, unless it was saved
+        for a run that resumes.
     """
     began = time.perf_counter()
     refuse_own_inputs([config.output], config.inputs.data)
@@ -165,8 +146,8 @@ def convert(config: ConvertConfig, listener: Listener = silent) -> ConvertReport
         from nmfstream.run.convert_stream import convert_stream
 
         return convert_stream(config, listener)
-    if config.output != "-":
-        refuse_existing(config.output, overwrite=config.overwrite)
+    if config.output != "-" and not config.saving.resume:
+        refuse_existing(config.output, overwrite=config.saving.overwrite)
     with open_data(config.inputs, config.resources) as data:
         dtype = stored_dtype(config.inputs.dtype, data.reader.dtype)
         data.policy.dtype = carrier(dtype)
@@ -174,17 +155,37 @@ def convert(config: ConvertConfig, listener: Listener = silent) -> ConvertReport
         unit = unit_rows(config, data, dtype)
         memory = _memory(config, data, unit, dtype)
         data.reader.check()
-        output = _open(config, data, dtype, unit)
-        try:
-            _copy(config, data, output, unit, memory, dtype, listener)
-            output.commit(overwrite=config.overwrite)
-        except BaseException:
-            output.abort()
-            raise
         rows, n_features = data.reader.shape
-        report = ConvertReport(rows, n_features, output.nnz, dtype.name, clipped=data.policy.clipped)
+        report = ConvertReport(rows, n_features, None, dtype.name)
+        sink = _Onward((rows, n_features), dtype) if config.output == "-" else _job(config, data, dtype)
+        if isinstance(sink, RowJob) and sink.finished:
+            with open_reader(config.output, Opening()) as written:
+                report.nnz = written.nnz
+        else:
+            _convert(config, data, sink, unit, memory, dtype, report, listener)
+        report.clipped = data.policy.clipped
     report.seconds = time.perf_counter() - began
     return report
+
+
+def _convert(
+    config: ConvertConfig,
+    data: Data,
+    sink: _Sink,
+    unit: int,
+    memory: MemoryPlan,
+    dtype: np.dtype[Any],
+    report: ConvertReport,
+    listener: Listener,
+) -> None:
+    try:
+        report.rows_written = data.reader.shape[0] - sink.done
+        _copy(config, data, sink, unit, memory, dtype, listener)
+        report.nnz = sink.nnz
+        sink.commit()
+    except BaseException:
+        sink.abort()
+        raise
 
 
 def stored_dtype(asked: str, given: Any) -> np.dtype[Any]:
@@ -229,36 +230,59 @@ def _memory(config: ConvertConfig, data: Data, unit: int, dtype: np.dtype[Any]) 
     return plan_memory(layout(data), demand, n_threads(config.resources.threads), budget(config.resources))
 
 
-def _open(config: ConvertConfig, data: Data, dtype: np.dtype[Any], unit: int) -> _Dense | _Sparse:
-    (n, m), names = data.reader.shape, data.reader.feature_names
-    if _keeps_sparse(config, data):
-        return _Sparse(open_sparse_writer(config.output, m, dtype, feature_names=names))
-    if config.output == "-":
-        return _Dense(_Onward((n, m), dtype), dtype, unit)
-    writer = open_writer(config.output, (n, m), dtype, chunk_rows=config.chunk_rows, dataset="X", feature_names=names)
-    return _Dense(writer, dtype, unit)
+def _job(config: ConvertConfig, data: Data, dtype: np.dtype[Any]) -> RowJob:
+    shape, names, nnz = data.reader.shape, data.reader.feature_names, data.reader.nnz
+    sparse = _keeps_sparse(config, data)
+    identity = {
+        "data": data.reader.fingerprint(),
+        "negative": data.policy.negative,
+        "sparse": sparse,
+        "chunk_rows": config.chunk_rows,
+    }
+
+    def begin_sparse(partial: Path, done: int, entries: int) -> RowWriter:
+        making = SparseMaking(shape, nnz or 0, dtype, partial, names)
+        return open_sparse_writer(config.output, making, n_rows=done, nnz=entries)
+
+    dense = dense_opener(config.output, shape, dtype, chunk_rows=config.chunk_rows, dataset="X", feature_names=names)
+    opener = begin_sparse if sparse else dense
+    return RowJob(config.output, shape, dtype, identity, config.saving, dataset="X", opener=opener)
 
 
 def _copy(
     config: ConvertConfig,
     data: Data,
-    output: _Output,
+    sink: _Sink,
     unit: int,
     memory: MemoryPlan,
     dtype: np.dtype[Any],
     listener: Listener,
 ) -> None:
     n, began = data.reader.shape[0], time.perf_counter()
-    listener(StageStarted("convert", n))
-    with StopFlag(None) as stop, workers(config.resources.threads, stop) as (pool, _):
+    keeps_sparse = _keeps_sparse(config, data)
+    listener(StageStarted("convert", n, sink.done))
+    with StopFlag(config.saving.max_time) as stop, workers(config.resources.threads, stop) as (pool, _):
         source = data.source(pool, Reading(memory.portion_bytes, memory.n_buffers))
-        for step, batch in enumerate(source.batches(None, unit, 0, unit), 1):
+        batches = source.batches(((sink.done, n),), unit, 0, unit) if sink.done < n else ()
+        for step, batch in enumerate(batches, 1):
             refuse_inexact(batch.X, dtype, data.reader.name, batch.start)
-            output.write(batch.start, batch.X)
+            rows = batch.X if keeps_sparse else _dense(batch.X, dtype)
+            sink.write(batch.start, rows)
             listener(Advanced(batch.stop, _size(batch.X), step, float("nan")))
-            if stop():
-                raise stop.unsaved(hint="run the same command again")
+            if stop() and batch.stop < n:
+                sink.save()
+                raise _interrupted(stop, config.output)
     listener(StageFinished("convert", n, time.perf_counter() - began))
+
+
+def _dense(rows: Matrix, dtype: np.dtype[Any]) -> Array:
+    return (rows.toarray() if isinstance(rows, CSR) else rows).astype(dtype, copy=False)
+
+
+def _interrupted(stop: StopFlag, output: str) -> InterruptedRunError:
+    if output == "-":
+        return stop.unsaved(what="the array is cut short", hint="run the same command again")
+    return stop.error(where=output)
 
 
 def _size(X: Matrix) -> int:

@@ -28,11 +28,15 @@ def convert_stream(config: ConvertConfig, listener: Listener) -> ConvertReport:
     Raises
     ------
     UsageError
-        For ``--transpose``: columns come last.
+        For ``--transpose``: columns come last; and for what needs data that can be read again.
     DataError
         If nothing comes, or arrays that do not go together.
     """
-    PIPE.refuse((config.inputs.transpose, "--transpose"))
+    PIPE.refuse(
+        (config.inputs.transpose, "--transpose"),
+        (config.saving.resume, "--resume"),
+        (config.saving.max_time is not None, "--max-time"),
+    )
     began = time.perf_counter()
     arrays = open_stream(standard_input(), config.inputs.input_format)
     first = next(arrays, None)
@@ -41,7 +45,7 @@ def convert_stream(config: ConvertConfig, listener: Listener) -> ConvertReport:
     dtype = stored_dtype(config.inputs.dtype, first.dtype)
     policy = ReadPolicy(carrier(dtype), config.inputs.negative)
     report = ConvertReport(0, first.n_features, None, dtype.name)
-    to = Destination(config.output, dataset="X", overwrite=config.overwrite, chunk_rows=config.chunk_rows)
+    to = Destination(config.output, dataset="X", overwrite=config.saving.overwrite, chunk_rows=config.chunk_rows)
     output = open_output(to, None, first.n_features, dtype)
     listener(StageStarted("convert", 0))
     try:
@@ -51,6 +55,7 @@ def convert_stream(config: ConvertConfig, listener: Listener) -> ConvertReport:
     except BaseException:
         output.abort()
         raise
+    report.rows_written = report.rows
     report.clipped, report.seconds = policy.clipped, time.perf_counter() - began
     listener(StageFinished("convert", report.rows, report.seconds))
     return report

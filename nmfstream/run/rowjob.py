@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from nmfstream.errors import CheckpointMismatchError, DataError, NmfstreamError,
 from nmfstream.storage import durable
 from nmfstream.stores.outputs import open_writer, parse_output, refuse_existing
 from nmfstream.stores.protocols import Opening, RowWriter
-from nmfstream.types import Array
+from nmfstream.types import Matrix
+
+Opener = Callable[[Path, int, int], RowWriter]
+"""Opens a writer under an in-progress name that holds so many rows and (sparse) entries already."""
 
 
 class RowJob:
@@ -32,6 +36,10 @@ class RowJob:
     saving : Saving
         Interval, `resume`, `overwrite`.
     chunk_rows : int, optional
+    dataset : str
+        Name inside the store where `spec` gives none.
+    opener : callable, optional
+        Opens the writer; default: dense rows, `chunk_rows` stored together.
     trust : bool
         With `resume`, a whole output of the same shape and type without a record is taken for finished.
 
@@ -60,9 +68,11 @@ class RowJob:
         *,
         chunk_rows: int | None = None,
         dataset: str = "W",
+        opener: Opener | None = None,
         trust: bool = True,
     ) -> None:
         self.spec, self.saving = spec, saving
+        self._entries = 0
         self.identity = {
             **identity,
             "shape": list(shape),
@@ -79,9 +89,8 @@ class RowJob:
         self._saved_at, self._steps = time.monotonic(), 0
         self._writer: RowWriter | None = None
         if not self.finished:
-            self._writer = open_writer(
-                spec, shape, dtype, chunk_rows=chunk_rows, partial=self._partial, resume=self.done > 0, dataset=dataset
-            )
+            begin = opener or dense_opener(spec, shape, dtype, chunk_rows=chunk_rows, dataset=dataset)
+            self._writer = begin(self._partial, self.done, self._entries)
 
     def _begin(self, final: Path, trust: bool) -> int:
         """Rows that are done already; -1 where all is."""
@@ -105,6 +114,7 @@ class RowJob:
         try:
             record = json.loads(durable.read_bytes(self._record))
             theirs, rows = dict(record["identity"]), int(record["rows"])
+            self._entries = int(record.get("entries") or 0)
         except (ValueError, KeyError, TypeError):
             self._discard()
             return 0
@@ -131,15 +141,21 @@ class RowJob:
 
         try:
             with open_reader(self.spec, Opening()) as reader:
-                return [list(reader.shape), str(reader.dtype)] == [self.identity["shape"], self.identity["dtype"]]
+                form = {"shape": list(reader.shape), "dtype": str(reader.dtype), "sparse": reader.nnz is not None}
+                return form == {"sparse": False, **{k: v for k, v in self.identity.items() if k in form}}
         except (NmfstreamError, DataError):
             return False
 
-    def write(self, start: int, rows: Array) -> None:
+    @property
+    def nnz(self) -> int | None:
+        """Entries written so far of a sparse output."""
+        return None if self._writer is None else self._writer.nnz
+
+    def write(self, start: int, rows: Matrix) -> None:
         """The next rows."""
         assert self._writer is not None
         self._writer.write(start, rows)
-        self.done = start + len(rows)
+        self.done = start + rows.shape[0]
         self._steps += 1
         if self._due():
             self.save()
@@ -154,7 +170,7 @@ class RowJob:
         if self._writer is None:
             return
         self._writer.flush()
-        record = {"rows": self.done, "identity": self.identity}
+        record = {"rows": self.done, "entries": self._writer.nnz, "identity": self.identity}
         durable.write_whole(self._record, json.dumps(record).encode(), overwrite=True)
         self._saved_at, self._steps = time.monotonic(), 0
 
@@ -181,3 +197,12 @@ class RowJob:
         for path in (self._record, self._partial):
             if durable.exists(path):
                 durable.remove_tree(path)
+
+
+def dense_opener(spec: str, shape: tuple[int, int], dtype: Any, **options: Any) -> Opener:
+    """Of a dense output; `options` as for `open_writer`."""
+
+    def begin(partial: Path, done: int, entries: int) -> RowWriter:
+        return open_writer(spec, shape, dtype, partial=partial, resume=done > 0, **options)
+
+    return begin

@@ -5,7 +5,10 @@ Rows go by `pwrite` to the dataset's place in the file, so that no state of the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import h5py
+import numpy as np
 
 from nmfstream.storage.durable import DurableFile
 from nmfstream.stores.anndata_writer import name_hdf5
@@ -22,7 +25,7 @@ def lay(file: DurableFile, dataset: str, making: Making) -> int:
         Offset of the dataset's first byte.
     """
     with h5py.File(file, "w") as store:
-        offset = _create(store, dataset, making)
+        offset = create_dataset(store, dataset, making.shape, making.dtype)
         name_hdf5(store, dataset, making.feature_names, making.shape[0])
     end = offset + making.shape[0] * making.row_bytes
     if file.size() < end:
@@ -30,15 +33,16 @@ def lay(file: DurableFile, dataset: str, making: Making) -> int:
     return offset
 
 
-def _create(store: h5py.File, dataset: str, making: Making) -> int:
+def create_dataset(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Allocate a contiguous dataset whose values are left to be written; the offset of its first byte."""
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_layout(h5py.h5d.CONTIGUOUS)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     links.set_create_intermediate_group(True)
-    kind, space = h5py.h5t.py_create(making.dtype), h5py.h5s.create_simple(making.shape)
-    made = h5py.h5d.create(store.id, dataset.encode(), kind, space, layout, links)
+    kind, space = h5py.h5t.py_create(dtype), h5py.h5s.create_simple(shape)
+    made = h5py.h5d.create(group.id, name.encode(), kind, space, layout, links)
     return int(made.get_offset() or 0)
 
 

@@ -34,6 +34,8 @@ def checked_rows(start: int, rows: Array, shape: tuple[int, int], dtype: np.dtyp
 class OffsetWriter:
     """A `RowWriter` over one file whose rows lie one after the other from `offset` on."""
 
+    nnz = None
+
     def __init__(self, file: DurableFile, offset: int, making: Making, final: Path, *, resumed: bool) -> None:
         self.shape, self.dtype, self.chunk_rows = making.shape, making.dtype, 1
         self.final, self.resumed = final, resumed

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nmfstream.types import CSR, Array, Matrix, Task
+from nmfstream.types import CSR, Matrix, Task
 
 
 @dataclass(frozen=True)
@@ -146,17 +146,29 @@ class RowReader(Protocol):
 
 
 class RowWriter(Protocol):
-    """Rows of one dense matrix on their way into a store.
+    """Rows of one matrix on their way into a store.
 
     The rows are under an in-progress name until `commit` gives them the final one.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    chunk_rows : int
+        Rows that are stored together: writes aligned to it never read back.
+    nnz : int or None
+        Entries written so far of a sparse output, whose rows come in order; None for a dense one.
     """
 
     shape: tuple[int, int]
     chunk_rows: int
-    """Rows that are stored together: writes aligned to it never read back."""
 
-    def write(self, start: int, rows: Array) -> None:
-        """Put rows at ``start``; again changes nothing. One thread at a time."""
+    @property
+    def nnz(self) -> int | None:
+        """See the class."""
+        ...
+
+    def write(self, start: int, rows: Any) -> None:
+        """Put rows at ``start`` (dense ones an array, sparse ones a `CSR`); again changes nothing. One thread."""
         ...
 
     def flush(self) -> None:

@@ -1,40 +1,88 @@
-"""Sparse outputs: rows appended as CSR into HDF5 and Zarr groups (as AnnData writes them) and scipy's NPZ."""
+"""Sparse outputs: rows appended as CSR into HDF5 and Zarr groups (as AnnData writes them) and scipy's NPZ.
+
+In progress the three arrays lie under one name, at places that are known from the start or follow from how many
+entries there are, so that writing entries again changes nothing and an output can be continued at any row.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import h5py
 import numpy as np
 
 from nmfstream.errors import UsageError
 from nmfstream.storage import durable
+from nmfstream.storage.durable import DurableFile
 from nmfstream.stores import npy_writer, zarr_writer
 from nmfstream.stores.anndata_writer import name_hdf5, name_zarr
+from nmfstream.stores.hdf5_writer import create_dataset
 from nmfstream.stores.npz_writer import publish_archive
+from nmfstream.stores.offset_writer import another_array
 from nmfstream.stores.outputs import Output, forget_ranges, parse_output
-from nmfstream.types import CSR, Array
+from nmfstream.types import CSR, Array, Matrix
 
 CHUNK = 1 << 20
 """Entries that are stored together."""
 
 PARTS = ("data", "indices", "indptr")
-Dtypes = dict[str, np.dtype[Any]]
-Names = Sequence[str] | None
+Lengths = Mapping[str, int]
+_SLICE = 4 << 20
+
+
+class SparseMaking(NamedTuple):
+    """How a sparse output is made.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    nnz : int
+        The most entries that can come.
+    dtype : dtype
+        Of the values, in native byte order; indices are int32, bounds of rows int64.
+    partial : Path
+        Name while in progress.
+    feature_names : sequence of str or None
+        Kept where the format can (a group ``X`` in HDF5 or Zarr).
+    """
+
+    shape: tuple[int, int]
+    nnz: int
+    dtype: np.dtype[Any]
+    partial: Path
+    feature_names: Sequence[str] | None = None
+
+    @property
+    def dtypes(self) -> dict[str, np.dtype[Any]]:
+        """By part."""
+        return {"data": self.dtype, "indices": np.dtype(np.int32), "indptr": np.dtype(np.int64)}
+
+    def lengths(self, n_rows: int, nnz: int) -> dict[str, int]:
+        """Of the parts, so many rows and entries having come."""
+        return {"data": nnz, "indices": nnz, "indptr": n_rows + 1}
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """By which others know the group."""
+        return {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": list(self.shape)}
 
 
 class Parts(Protocol):
     """Where the three arrays of a CSR matrix grow."""
 
-    def append(self, part: str, values: Array) -> None:
-        """The next values of one of `PARTS`."""
+    def put(self, part: str, start: int, values: Array) -> None:
+        """Values of one of `PARTS`, after those that came before."""
         ...
 
-    def commit(self, shape: tuple[int, int], *, overwrite: bool) -> None:
-        """Give the whole its final name."""
+    def flush(self) -> None:
+        """What came so far survives a power cut."""
+        ...
+
+    def commit(self, lengths: Lengths, *, overwrite: bool) -> None:
+        """Give the whole, of these lengths, its final name."""
         ...
 
     def abort(self) -> None:
@@ -43,7 +91,7 @@ class Parts(Protocol):
 
 
 class SparseWriter:
-    """Rows in order, one after the other, into `Parts`.
+    """A `RowWriter` of sparse rows: they come in order, one after the other, into `Parts`.
 
     Attributes
     ----------
@@ -51,18 +99,28 @@ class SparseWriter:
         Entries written so far.
     """
 
-    def __init__(self, parts: Parts, n_cols: int, dtype: np.dtype[Any]) -> None:
-        self._parts, self._n_cols, self._dtype = parts, n_cols, dtype
-        self.n_rows = self.nnz = 0
-        parts.append("indptr", np.zeros(1, np.int64))
+    chunk_rows = 1
 
-    def append(self, rows: CSR) -> None:
+    def __init__(self, parts: Parts, making: SparseMaking, n_rows: int, nnz: int) -> None:
+        self.shape = making.shape
+        self._parts, self._making = parts, making
+        self.n_rows, self.nnz = n_rows, nnz
+        if not n_rows:
+            parts.put("indptr", 0, np.zeros(1, np.int64))
+
+    def write(self, start: int, rows: Matrix) -> None:
         """The next rows."""
+        if start != self.n_rows or not isinstance(rows, CSR):
+            raise ValueError(f"sparse rows from {self.n_rows} on are expected, not from {start}")
         block = rows.rebased()
-        self._parts.append("data", block.data.astype(self._dtype, copy=False))
-        self._parts.append("indices", block.indices)
-        self._parts.append("indptr", block.indptr[1:] + self.nnz)
+        self._parts.put("data", self.nnz, block.data.astype(self._making.dtype, copy=False))
+        self._parts.put("indices", self.nnz, block.indices)
+        self._parts.put("indptr", self.n_rows + 1, block.indptr[1:] + self.nnz)
         self.n_rows, self.nnz = self.n_rows + block.shape[0], self.nnz + block.nnz
+
+    def flush(self) -> None:
+        """All rows written so far survive a power cut."""
+        self._parts.flush()
 
     def commit(self, *, overwrite: bool = False) -> None:
         """Give the whole its final name.
@@ -71,89 +129,161 @@ class SparseWriter:
         ------
         OutputExistsError, StorageError
         """
-        self._parts.commit((self.n_rows, self._n_cols), overwrite=overwrite)
+        self._parts.commit(self._making.lengths(self.n_rows, self.nnz), overwrite=overwrite)
 
     def abort(self) -> None:
         """Remove what is in progress."""
         self._parts.abort()
 
 
-def _attributes(shape: tuple[int, int]) -> dict[str, Any]:
-    return {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": list(shape)}
-
-
 class HDF5Parts:
-    """Three growing datasets in a file that has its name only when it is closed."""
+    """Three contiguous datasets, allocated early in a file that is closed before their values are written."""
 
-    def __init__(self, output: Output, dtypes: Dtypes, names: Names) -> None:
-        self._final, self._dataset, self._names = output.path, output.dataset, names
-        self._file = durable.temporary(output.path)
-        self._store = h5py.File(self._file, "w")
-        group = self._store.require_group(output.dataset)
-        self._arrays = {
-            part: group.create_dataset(part, (0,), kind, chunks=(CHUNK // 4,), maxshape=(None,))
-            for part, kind in dtypes.items()
-        }
+    def __init__(self, output: Output, making: SparseMaking, lengths: Lengths) -> None:
+        self._output, self._making = output, making
+        self._capacity = making.lengths(making.shape[0], making.nnz)
+        if lengths["indptr"]:
+            self._file = durable.reopen(making.partial)
+            self._offsets = self._found()
+        else:
+            self._file, self._offsets = self._begin()
 
-    def append(self, part: str, values: Array) -> None:
+    def _begin(self) -> tuple[DurableFile, dict[str, int]]:
+        file = durable.temporary(self._making.partial)
+        try:
+            offsets = self._lay(file, self._capacity)
+            file.sync()
+            file.close()
+            durable.publish(file.path, self._making.partial)
+        except BaseException:
+            durable.discard(file)
+            raise
+        return durable.reopen(self._making.partial), offsets
+
+    def _lay(self, file: DurableFile, lengths: Lengths) -> dict[str, int]:
+        """Create the datasets and close the file; their offsets."""
+        dtypes, names = self._making.dtypes, self._making.feature_names
+        with h5py.File(file, "w") as store:
+            group = store.require_group(self._output.dataset)
+            group.attrs.update(self._making.attributes)
+            offsets = {part: create_dataset(group, part, (lengths[part],), dtypes[part]) for part in PARTS}
+            name_hdf5(store, self._output.dataset, names, self._making.shape[0])
+        end = max(offsets[part] + lengths[part] * dtypes[part].itemsize for part in PARTS)
+        if file.size() < end:
+            file.truncate(end)
+        return offsets
+
+    def _found(self) -> dict[str, int]:
+        try:
+            with h5py.File(self._file, "r") as store:
+                group = store[self._output.dataset]
+                if any(group[part].shape != (self._capacity[part],) for part in PARTS):
+                    raise ValueError("another array")
+                return {part: int(group[part].id.get_offset() or 0) for part in PARTS}
+        except (ValueError, KeyError, OSError) as error:
+            self._file.close()
+            raise another_array(self._making.partial) from error
+
+    def put(self, part: str, start: int, values: Array) -> None:
         """See `Parts`."""
-        array = self._arrays[part]
-        at = array.shape[0]
-        array.resize((at + len(values),))
-        array[at:] = values
+        dtype = self._making.dtypes[part]
+        if len(values):
+            block = np.ascontiguousarray(values, dtype)
+            self._file.pwrite(block, self._offsets[part] + start * dtype.itemsize)
 
-    def commit(self, shape: tuple[int, int], *, overwrite: bool) -> None:
+    def flush(self) -> None:
         """See `Parts`."""
-        self._store[self._dataset].attrs.update(_attributes(shape))
-        name_hdf5(self._store, self._dataset, self._names, shape[0])
-        self._store.close()
         self._file.sync()
-        self._file.close()
-        durable.publish(self._file.path, self._final, overwrite=overwrite)
-        forget_ranges(self._final)
+
+    def commit(self, lengths: Lengths, *, overwrite: bool) -> None:
+        """See `Parts`. Where entries of one place were summed, the parts are shorter than the file has room for."""
+        self._file.sync()
+        whole = self._file if lengths == self._capacity else self._shortened(lengths)
+        durable.publish(whole.path, self._output.path, overwrite=overwrite)
+        whole.close()
+        if whole is not self._file:
+            durable.discard(self._file)
+        forget_ranges(self._output.path)
+
+    def _shortened(self, lengths: Lengths) -> DurableFile:
+        target = durable.temporary(self._output.path)
+        try:
+            offsets = self._lay(target, lengths)
+            for part in PARTS:
+                size = lengths[part] * self._making.dtypes[part].itemsize
+                for at in range(0, size, _SLICE):
+                    block = self._file.pread(min(_SLICE, size - at), self._offsets[part] + at)
+                    target.pwrite(block, offsets[part] + at)
+            target.sync()
+        except BaseException:
+            durable.discard(target)
+            raise
+        return target
 
     def abort(self) -> None:
         """See `Parts`."""
-        self._store.close()
         durable.discard(self._file)
 
 
 class ZarrParts:
     """Three growing arrays in a folder that has its name only when it is whole."""
 
-    def __init__(self, output: Output, dtypes: Dtypes, names: Names) -> None:
-        self._final, self._dataset, self._names = output.path, output.dataset, names
-        self._root = durable.temporary_name(output.path)
-        durable.make_folder(self._root)
-        self._group = zarr_writer.lay(self._root, output.dataset, zarr_writer.group_metadata())
-        self._vectors = {part: _ZarrVector(self._group / part, dtypes[part]) for part in PARTS}
+    def __init__(self, output: Output, making: SparseMaking, lengths: Lengths) -> None:
+        self._output, self._making = output, making
+        if not lengths["indptr"]:
+            self._begin()
+        group = making.partial / output.dataset
+        self._vectors = {part: _ZarrVector(group / part, making.dtypes[part], lengths[part]) for part in PARTS}
 
-    def append(self, part: str, values: Array) -> None:
+    def _begin(self) -> None:
+        making, dataset = self._making, self._output.dataset
+        root = durable.temporary_name(making.partial)
+        durable.make_folder(root)
+        try:
+            group = zarr_writer.lay(root, dataset, zarr_writer.group_metadata(making.attributes))
+            for part in PARTS:
+                durable.make_folder(group / part)
+            name_zarr(root, dataset, making.feature_names, making.shape[0])
+            durable.publish_tree(root, making.partial)
+        except BaseException:
+            durable.remove_tree(root)
+            raise
+
+    def put(self, part: str, start: int, values: Array) -> None:
         """See `Parts`."""
         self._vectors[part].append(values)
 
-    def commit(self, shape: tuple[int, int], *, overwrite: bool) -> None:
+    def flush(self) -> None:
+        """See `Parts`; whole chunks are synced as they are written."""
+        for vector in self._vectors.values():
+            vector.flush()
+
+    def commit(self, lengths: Lengths, *, overwrite: bool) -> None:
         """See `Parts`."""
         for vector in self._vectors.values():
             vector.finish()
-        metadata = zarr_writer.group_metadata(_attributes(shape))
-        zarr_writer.write_json(self._group / "zarr.json", metadata, overwrite=True)
-        name_zarr(self._root, self._dataset, self._names, shape[0])
-        durable.publish_tree(self._root, self._final, overwrite=overwrite)
-        forget_ranges(self._final)
+        durable.publish_tree(self._making.partial, self._output.path, overwrite=overwrite)
+        forget_ranges(self._output.path)
 
     def abort(self) -> None:
         """See `Parts`."""
-        durable.remove_tree(self._root)
+        durable.remove_tree(self._making.partial)
 
 
 class _ZarrVector:
-    """A growing Zarr array of one dimension."""
+    """A growing Zarr array of one dimension, continued after `length` values."""
 
-    def __init__(self, folder: Path, dtype: np.dtype[Any]) -> None:
+    def __init__(self, folder: Path, dtype: np.dtype[Any], length: int) -> None:
         self._folder, self._buffer = folder, np.zeros(CHUNK, dtype)
-        self._filled = self._chunks = 0
-        durable.make_folder(folder)
+        self._chunks, self._filled = divmod(length, CHUNK)
+        if length:
+            zarr_writer.sweep(folder)
+        if self._filled:
+            stored = zarr_writer.decode(durable.read_bytes(self._path()), (CHUNK,), dtype)
+            self._buffer[: self._filled] = stored[: self._filled]
+
+    def _path(self) -> Path:
+        return self._folder / f"c.{self._chunks}"
 
     def append(self, values: Array) -> None:
         at = 0
@@ -162,50 +292,62 @@ class _ZarrVector:
             self._buffer[self._filled : self._filled + n] = values[at : at + n]
             self._filled, at = self._filled + n, at + n
             if self._filled == CHUNK:
-                self._put()
+                self.flush()
+                self._chunks, self._filled = self._chunks + 1, 0
+                self._buffer[:] = 0
 
-    def _put(self) -> None:
-        durable.write_whole(self._folder / f"c.{self._chunks}", zarr_writer.encode(self._buffer))
-        self._chunks, self._filled = self._chunks + 1, 0
-        self._buffer[:] = 0
+    def flush(self) -> None:
+        if self._filled:
+            durable.write_whole(self._path(), zarr_writer.encode(self._buffer), overwrite=True)
 
     def finish(self) -> None:
+        self.flush()
         length = self._chunks * CHUNK + self._filled
-        if self._filled:
-            self._put()
         metadata = zarr_writer.array_metadata((length,), (CHUNK,), self._buffer.dtype)
-        zarr_writer.write_json(self._folder / "zarr.json", metadata)
+        zarr_writer.write_json(self._folder / "zarr.json", metadata, overwrite=True)
 
 
 class NpzParts:
-    """Three NPYs in progress that become members of scipy's archive."""
+    """Three NPYs in a folder in progress, that become members of scipy's archive."""
 
-    def __init__(self, output: Output, dtypes: Dtypes, names: Names) -> None:
-        self._final, self._dtypes = output.path, dtypes
-        self._files = {part: durable.temporary(output.path) for part in PARTS}
-        self._lengths = dict.fromkeys(PARTS, 0)
+    def __init__(self, output: Output, making: SparseMaking, lengths: Lengths) -> None:
+        self._final, self._making = output.path, making
+        if lengths["indptr"]:
+            self._files = {part: durable.reopen(making.partial / part) for part in PARTS}
+        else:
+            durable.make_folder(making.partial)
+            self._files = {part: durable.create(making.partial / part) for part in PARTS}
+            durable.sync_folder(making.partial)
 
-    def append(self, part: str, values: Array) -> None:
+    def put(self, part: str, start: int, values: Array) -> None:
         """See `Parts`."""
-        dtype = self._dtypes[part]
-        block = np.ascontiguousarray(values, dtype)
-        at = len(npy_writer.header_of((0,), dtype)) + self._lengths[part] * dtype.itemsize
-        self._files[part].pwrite(block, at)
-        self._lengths[part] += len(block)
+        dtype = self._making.dtypes[part]
+        at = len(npy_writer.header_of((0,), dtype)) + start * dtype.itemsize
+        self._files[part].pwrite(np.ascontiguousarray(values, dtype), at)
 
-    def commit(self, shape: tuple[int, int], *, overwrite: bool) -> None:
+    def flush(self) -> None:
+        """See `Parts`."""
+        for file in self._files.values():
+            file.sync()
+
+    def commit(self, lengths: Lengths, *, overwrite: bool) -> None:
         """See `Parts`."""
         for part, file in self._files.items():
-            file.pwrite(npy_writer.header_of((self._lengths[part],), self._dtypes[part]), 0)
-        small = [("format", _npy(np.array(b"csr"))), ("shape", _npy(np.array(shape)))]
+            head = npy_writer.header_of((lengths[part],), self._making.dtypes[part])
+            file.pwrite(head, 0)
+            file.truncate(len(head) + lengths[part] * self._making.dtypes[part].itemsize)
+        small = [("format", _npy(np.array(b"csr"))), ("shape", _npy(np.array(self._making.shape)))]
         publish_archive(self._final, [*self._files.items(), *small], overwrite=overwrite)
         self.abort()
         forget_ranges(self._final)
 
     def abort(self) -> None:
-        """See `Parts`."""
+        """See `Parts`. The folder goes as a whole: half of it could not be continued."""
         for file in self._files.values():
-            durable.discard(file)
+            file.close()
+        aside = durable.temporary_name(self._final)
+        durable.publish_tree(self._making.partial, aside)
+        durable.remove_tree(aside)
 
 
 def _npy(array: Array) -> bytes:
@@ -214,7 +356,7 @@ def _npy(array: Array) -> bytes:
     return buffer.getvalue()
 
 
-_PARTS: dict[str, Callable[[Output, Dtypes, Names], Parts]] = {
+_PARTS: dict[str, Callable[[Output, SparseMaking, Lengths], Parts]] = {
     ".npz": NpzParts,
     ".h5": HDF5Parts,
     ".hdf5": HDF5Parts,
@@ -228,32 +370,31 @@ def holds_sparse(spec: str) -> bool:
 
 
 def open_sparse_writer(
-    spec: str, n_cols: int, dtype: Any, *, dataset: str = "X", feature_names: Names = None
+    spec: str, making: SparseMaking, *, dataset: str = "X", n_rows: int = 0, nnz: int = 0
 ) -> SparseWriter:
-    """Begin a sparse output.
+    """Begin a sparse output, or continue one after so many rows and entries.
 
     Parameters
     ----------
     spec : str
         ``STORE[/DATASET]``; HDF5, Zarr or NPZ.
-    n_cols : int
-        Columns; rows are counted as they come.
-    dtype : dtype
-        Of the values; indices are int32, bounds of rows int64.
+    making : SparseMaking
     dataset : str
         Name inside the store where `spec` gives none.
-    feature_names : sequence of str, optional
-        Kept where the format can (a group ``X`` in HDF5 or Zarr).
+    n_rows, nnz : int
+        What ``making.partial`` holds already.
 
     Raises
     ------
     UsageError
         A format without a sparse form, or a name inside a sparse NPZ.
+    CheckpointMismatchError
+        If another array is in progress.
     """
-    output, kind = parse_output(spec, dataset), np.dtype(dtype).newbyteorder("=")
+    output = parse_output(spec, dataset)
     if output.suffix not in _PARTS:
         raise UsageError("this format holds no sparse matrix", where=spec, hint="write .h5, .zarr or .npz")
     if output.suffix == ".npz" and parse_output(spec, "").dataset:
         raise UsageError("a sparse NPZ holds one matrix without a name", where=spec, hint=f"write {output.path}")
-    dtypes = {"data": kind, "indices": np.dtype(np.int32), "indptr": np.dtype(np.int64)}
-    return SparseWriter(_PARTS[output.suffix](output, dtypes, feature_names), n_cols, kind)
+    lengths = making.lengths(n_rows, nnz) if n_rows else dict.fromkeys(PARTS, 0)
+    return SparseWriter(_PARTS[output.suffix](output, making, lengths), making, n_rows, nnz)

@@ -105,6 +105,8 @@ class ChunkFolder:
 class ZarrWriter:
     """A `RowWriter` over a Zarr store in progress; a chunk that is not whole yet is kept until another comes."""
 
+    nnz = None
+
     def __init__(self, root: Path, chunks: ChunkFolder, final: Path, *, resumed: bool) -> None:
         self.shape, self.dtype, self.chunk_rows = chunks.shape, chunks.dtype, chunks.chunk_rows
         self.final, self.resumed = final, resumed
@@ -173,7 +175,7 @@ def open_zarr(output: Output, making: Making) -> ZarrWriter:
     if making.resume and partial is not None and durable.exists(partial):
         if not _same(partial / output.dataset, metadata):
             raise another_array(partial)
-        _sweep(partial / output.dataset)
+        sweep(partial / output.dataset)
         return ZarrWriter(partial, ChunkFolder(partial / output.dataset, making), output.path, resumed=True)
     root = _begin(partial or output.path, output.dataset, metadata, making)
     return ZarrWriter(root, ChunkFolder(root / output.dataset, making), output.path, resumed=False)
@@ -200,7 +202,7 @@ def _same(folder: Path, metadata: dict[str, Any]) -> bool:
         return False
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Remove what a killed write left beside its chunk."""
     for name in durable.names(folder):
         if name.startswith(".") and name.endswith(".tmp"):

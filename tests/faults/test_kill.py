@@ -31,6 +31,8 @@ CASES = {
                   "--sample-rows", "1500", "--checkpoint-every", "8steps", *SMALL],
     "transform": ["transform", "X.npy", "-m", "model.h5", "-o", "OUT.npy", "--tol", "1e-6",
                   "--checkpoint-every", "1steps", "--threads", "2"],
+    "convert": ["convert", "X.npy", "-o", "OUT.zarr", "--dtype", "float64", "--checkpoint-every", "1steps"],
+    "convert sparse": ["convert", "S.npz", "-o", "OUT.h5/X", "--checkpoint-every", "1steps"],
 }  # fmt: skip
 
 

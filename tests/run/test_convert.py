@@ -12,8 +12,8 @@ import pytest
 import scipy.sparse as sp
 import zarr
 
-from nmfstream.config import Inputs, Resources
-from nmfstream.errors import DataError, OutputExistsError, UsageError
+from nmfstream.config import Inputs, Resources, Saving
+from nmfstream.errors import CheckpointMismatchError, DataError, OutputExistsError, UsageError
 from nmfstream.run import convert as module
 from nmfstream.run.convert import ConvertConfig, convert
 from nmfstream.run.events import Advanced, StageFinished, StageStarted
@@ -40,6 +40,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(source: Any, target: Any, **options: Any) -> Any:
     given = {key: options.pop(key) for key in ("dtype", "transpose", "negative") if key in options}
+    options |= {"saving": Saving(overwrite=True)} if options.pop("overwrite", False) else {}
     inputs = Inputs(tuple(map(str, source)) if isinstance(source, list) else (str(source),), **given)
     return convert(ConvertConfig(inputs, str(target), resources=Resources(threads=2), **options))
 
@@ -227,6 +228,83 @@ def test_empty_matrices(tmp_path: Path, shape: tuple[int, int], target: str) -> 
         run(tmp_path / source, tmp_path / target, overwrite=True)
         with open_reader(str(tmp_path / target), Opening()) as reader:
             assert reader.shape == shape
+
+
+class Enough(Exception):
+    """Ends a conversion from outside."""
+
+
+def rows_twice(folder: Path) -> Path:
+    """Entries of one place, to be summed: fewer are written than the store says."""
+    C = S.tocoo()
+    entries = [np.concatenate([part, part]) for part in (C.row, C.col)]
+    sp.save_npz(folder / "x.npz", sp.coo_matrix((np.concatenate([C.data, 0 * C.data]), entries), S.shape))
+    return folder / "x.npz"
+
+
+def halt_after(rows: int) -> Callable[[Any], None]:
+    def hear(event: Any) -> None:
+        if isinstance(event, Advanced) and event.rows > rows:
+            raise Enough
+
+    return hear
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return {str(p.relative_to(path.parent)): p.read_bytes() for p in files}
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        *((npy, target) for target in TARGETS),
+        *((make, t) for make in (sparse_npz("csr"), sparse_npz("csc"), rows_twice) for t in TARGETS if t != "y.npz/X"),
+    ],
+)
+def test_ended_anywhere_and_resumed(
+    tmp_path: Path, source: Callable[[Path], Path], target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_BYTES", 16 * COLUMNS * 4)
+    given = str(source(tmp_path))
+    (tmp_path / "whole").mkdir()
+    saving = Saving(every_steps=1, every_seconds=None, resume=True)
+    whole = convert(ConvertConfig(Inputs((given,)), str(tmp_path / "whole" / target)))
+    config = ConvertConfig(Inputs((given,)), str(tmp_path / target), saving=saving, resources=Resources(threads=2))
+    final = tmp_path / target.split("/")[0]
+    for rows in (0, 0, 250):
+        with pytest.raises(Enough):
+            convert(config, halt_after(rows))
+        assert not final.exists()
+    report = convert(config)
+    assert 0 < report.rows_written < report.rows == ROWS
+    assert (report.nnz, report.dtype) == (whole.nnz, whole.dtype)
+    np.testing.assert_array_equal(read(tmp_path / target), read(tmp_path / "whole" / target))
+    if final.suffix in (".npy", ".npz"):
+        assert contents(final) == contents(tmp_path / "whole" / final.name)
+    before = {p: p.stat().st_mtime_ns for p in [final, *final.rglob("*")]}
+    again = convert(config)
+    assert (again.rows_written, again.nnz) == (0, whole.nnz)
+    assert before == {p: p.stat().st_mtime_ns for p in [final, *final.rglob("*")]}
+    assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(("y.", ".y")) and p != final]
+
+
+def test_another_conversion_is_not_continued(tmp_path: Path) -> None:
+    def asked(**more: Any) -> ConvertConfig:
+        saving = Saving(every_steps=1, every_seconds=None, **more)
+        return ConvertConfig(Inputs((str(npy(tmp_path)),)), str(tmp_path / "y.npy"), saving=saving)
+
+    with pytest.raises(Enough):
+        convert(asked(), halt_after(0))
+    with pytest.raises(OutputExistsError, match="in progress"):
+        convert(asked())
+    X[3, 3] += 1
+    try:
+        with pytest.raises(CheckpointMismatchError, match="data was"):
+            convert(asked(resume=True))
+    finally:
+        X[3, 3] -= 1
+    assert convert(asked(overwrite=True)).rows_written == ROWS
 
 
 def test_a_budget_that_cannot_be_met(tmp_path: Path) -> None:

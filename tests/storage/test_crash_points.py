@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from nmfstream.config import Saving
 from nmfstream.run.rowjob import RowJob
 from nmfstream.storage import durable
 from nmfstream.storage.disk import RealDisk
+from nmfstream.stores import sparse_writer
 from nmfstream.stores.outputs import parse_output
-from nmfstream.stores.protocols import Opening, ReadPolicy, allocate
+from nmfstream.stores.protocols import Opening, ReadPolicy, RowWriter, allocate
 from nmfstream.stores.registry import open_reader
+from nmfstream.stores.sparse_writer import SparseMaking, open_sparse_writer
+from nmfstream.types import CSR, cut
 from tests.storage.faulty import FaultyDisk, Killed, killed_after, killed_within
 from tests.storage.memory import ROOT, MemoryDisk, Node
 from tests.storage.runs import PATH, checkpoints, count_of, die, state_of
@@ -79,45 +83,66 @@ def test_fault_01_03_04_killed_at_every_call(scene: str, kill: str) -> None:
 
 
 ROWS = np.arange(35, dtype=np.float64).reshape(7, 5)
-FORMATS = ["W.npy", "W.npz", "W.h5/W", "W.zarr/W"]
+S = CSR(np.arange(0, 36, 5), np.tile(np.arange(5, dtype=np.int32), 7), ROWS.ravel(), 5)
+SAVING = Saving(resume=True, every_seconds=0.0)
 
 
-def write_W(spec: str, *, overwrite: bool) -> None:
-    saving = Saving(resume=True, overwrite=overwrite, every_seconds=0.0)
-    job = RowJob(spec, ROWS.shape, ROWS.dtype, {"model": "a"}, saving, chunk_rows=2)
+def dense_job(spec: str) -> RowJob:
+    return RowJob(spec, ROWS.shape, ROWS.dtype, {"model": "a"}, SAVING, chunk_rows=2)
+
+
+def sparse_job(spec: str, room: int = 35) -> RowJob:
+    def begin(partial: Path, done: int, entries: int) -> RowWriter:
+        making = SparseMaking(ROWS.shape, room, ROWS.dtype, partial, list("abcde"))
+        return open_sparse_writer(spec, making, n_rows=done, nnz=entries)
+
+    return RowJob(spec, ROWS.shape, ROWS.dtype, {"sparse": True}, SAVING, dataset="X", opener=begin)
+
+
+JOBS: dict[str, tuple[str, Callable[[str], RowJob], Any]] = {
+    **{form: (form, dense_job, ROWS) for form in ("W.npy", "W.npz", "W.h5/W", "W.zarr/W")},
+    **{f"sparse {form}": (form, sparse_job, S) for form in ("X.npz", "X.h5/X", "X.zarr/X")},
+    "sparse X.h5/X, shortened": ("X.h5/X", lambda spec: sparse_job(spec, 99), S),
+}
+
+
+def write_rows(name: str, folder: Path) -> None:
+    form, begin, rows = JOBS[name]
+    job = begin(str(folder / form))
     for start in range(len(ROWS) if job.finished else job.done, len(ROWS), 2):
-        job.write(start, ROWS[start : start + 2])
+        job.write(start, cut(rows, start, min(start + 2, len(ROWS))))
     job.commit()
 
 
-def read_W(spec: str) -> np.ndarray:
+def read_rows(spec: str) -> np.ndarray:
     with open_reader(spec, Opening()) as reader:
         out = allocate(reader, 0, reader.shape[0], np.dtype(np.float64))
         for task in reader.tasks(0, reader.shape[0], out, ReadPolicy(np.dtype(np.float64))):
             task()
-    return out
+    return out.toarray() if isinstance(out, CSR) else out
 
 
 @pytest.mark.parametrize("kill", KILLS)
-@pytest.mark.parametrize("form", FORMATS)
-def test_fault_01_commit_of_W_killed_at_every_call(
-    form: str, kill: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", JOBS)
+def test_fault_01_commit_of_rows_killed_at_every_call(
+    name: str, kill: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(durable, "alive", lambda pid: False)  # the writer is found dead each time
+    monkeypatch.setattr(sparse_writer, "CHUNK", 8)
     rehearsal = FaultyDisk(RealDisk())
     (tmp_path / "all").mkdir()
     with durable.use(rehearsal):
-        write_W(str(tmp_path / "all" / form), overwrite=False)
+        write_rows(name, tmp_path / "all")
     assert len(rehearsal.calls) > 10
     for n in range(len(rehearsal.calls)):
         folder = tmp_path / str(n)
         folder.mkdir()
-        spec = str(folder / form)
+        spec = str(folder / JOBS[name][0])
         with durable.use(FaultyDisk(RealDisk(), KILLS[kill], frozenset([n]))), pytest.raises(Killed):
-            write_W(spec, overwrite=False)
+            write_rows(name, folder)
         final = parse_output(spec).path
-        present = [read_W(spec) for _ in range(final.exists())]
-        write_W(spec, overwrite=False)
-        for W in [*present, read_W(spec)]:
-            np.testing.assert_array_equal(W, ROWS, err_msg=f"call {n}: {rehearsal.calls[n]}")
+        present = [read_rows(spec) for _ in range(final.exists())]
+        write_rows(name, folder)
+        for found_rows in [*present, read_rows(spec)]:
+            np.testing.assert_array_equal(found_rows, ROWS, err_msg=f"call {n}: {rehearsal.calls[n]}")
         assert [p.name for p in folder.iterdir()] == [final.name], f"call {n}: {rehearsal.calls[n]}"
