@@ -1,6 +1,8 @@
 """Compiled kernels without their compiler: machine code is kept on disk and loaded by LLVM's linker alone.
 
-numba compiles a kernel at its first call on a machine, in a process of its own: its memory is not the run's.
+numba compiles a kernel at its first call on a machine, in a process of its own, which ends before the next begins. A
+run says first which kernels it is going to call (`expect`), so that what is `missing` is compiled before its buffers
+are there (`make`).
 Importing it, and letting it find its own cached code, takes a third of a second under the interpreter's lock and
 50 MB; the linker needs a tenth of that. Code is kept beside the sources, or where that folder is read-only in the
 user's cache folder, under a name that says for which sources, versions, processor and types of arguments it was made.
@@ -13,6 +15,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -35,6 +38,7 @@ _NUMBERS: dict[str, Any] = {
     "bool": ctypes.c_bool, "int64": ctypes.c_int64, "float32": ctypes.c_float, "float64": ctypes.c_double
 }  # fmt: skip
 _SUFFIX = ".machine"
+MiB = 1 << 20
 _DECLARED = re.compile(r'^declare [^@]*@"?([^"(\s]+)"?\(', re.MULTILINE)
 
 
@@ -73,8 +77,75 @@ class Kernel:
     def _entry(self, kinds: tuple[Any, ...]) -> _Entry:
         with _LOCK:
             if kinds not in self._entries:
-                self._entries[kinds] = _Entry(_code(self.module, self.name, kinds), kinds)
+                self._entries[kinds] = _Entry(_code(Needed(self.module, self.name, kinds)), kinds)
             return self._entries[kinds]
+
+
+class Needed(NamedTuple):
+    """A kernel for some types of arguments.
+
+    Attributes
+    ----------
+    module, name : str
+    kinds : tuple
+        Types of its arguments.
+    """
+
+    module: str
+    name: str
+    kinds: tuple[Any, ...]
+
+
+_EXPECTED: dict[Needed, None] = {}
+_MADE: dict[Needed, _Code] = {}
+"""Compiled by `make`: it may be that it could not be kept on disk."""
+
+
+def expect(module: str, name: str, types: str, **letters: Any) -> None:
+    """Say that a kernel is going to be called.
+
+    Parameters
+    ----------
+    module, name : str
+    types : str
+        Of its arguments: ``int64`` or another number's, or for a contiguous array a letter of `LETTERS` or `letters`
+        and its number of dimensions; a letter alone is a number of that type.
+    **letters : dtype
+    """
+    known = {letter: np.dtype(dtype) for letter, dtype in (LETTERS | letters).items()}
+
+    def kind(word: str) -> _Array | str:
+        if word[0] in known and word[1:].isdigit():
+            return _Array(known[word[0]].str, int(word[1:]), True)
+        return known[word].name if word in known else word
+
+    _EXPECTED[Needed(module, name, tuple(map(kind, types.split())))] = None
+
+
+LETTERS: dict[str, Any] = {"b": "u1", "i": "i4", "l": "i8", "d": "f8"}
+"""Types that are the same in every run."""
+
+
+def missing() -> list[Needed]:
+    """What is expected, and neither compiled by this process nor kept on disk."""
+    return [needed for needed in _EXPECTED if needed not in _MADE and _kept(needed) is None]
+
+
+def make() -> None:
+    """Compile what is missing, one kernel after the other, and load none; nothing is expected then."""
+    with _LOCK:
+        for needed in missing():
+            _MADE[needed] = _code(needed)
+        _EXPECTED.clear()
+
+
+def compiling_bytes(needed: Needed) -> int:
+    """The most that a process that compiles this kernel takes, measured."""
+    return LARGEST.get(needed.name, COMPILER)
+
+
+COMPILER = 204 * MiB
+LARGEST = {"newton": 232 * MiB, "newton_rows": 218 * MiB}
 
 
 class _Array(NamedTuple):
@@ -133,19 +204,29 @@ def prepare() -> None:
     _allocator()
 
 
-def _code(module: str, name: str, kinds: tuple[Any, ...]) -> _Code:
-    """From disk, or compiled and put there."""
-    types = blake2b(repr(kinds).encode(), digest_size=8).hexdigest()
-    file = f"{module.rpartition('.')[2]}.{name}-{types}-{_circumstances()}{_SUFFIX}"
-    for place in _places():
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return _unpacked((place / file).read_bytes())
-    code = _compiled_elsewhere(module, name, kinds) or _compiled(module, name, kinds)
+def _code(needed: Needed) -> _Code:
+    """Compiled before, from disk, or compiled now and put there."""
+    code = _MADE.get(needed) or _kept(needed)
+    if code is not None:
+        return code
+    code = _compiled_elsewhere(*needed) or _compiled(*needed)
     for place in _places():
         with suppress(OSError):
-            _keep(place / file, _packed(code))
+            _keep(place / _file_name(needed), _packed(code))
             break
     return code
+
+
+def _kept(needed: Needed) -> _Code | None:
+    for place in _places():
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return _unpacked((place / _file_name(needed)).read_bytes())
+    return None
+
+
+def _file_name(needed: Needed) -> str:
+    types = blake2b(repr(needed.kinds).encode(), digest_size=8).hexdigest()
+    return f"{needed.module.rpartition('.')[2]}.{needed.name}-{types}-{_circumstances()}{_SUFFIX}"
 
 
 def _places() -> list[Path]:
@@ -185,9 +266,8 @@ def _circumstances() -> str:
     """A digest of all that the machine code depends on but the types of arguments."""
     from importlib.metadata import version
 
-    llvm = _llvm()
     digest = blake2b(digest_size=8)
-    facts = [version("numba"), version("llvmlite"), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
+    facts = [version("numba"), version("llvmlite"), *_processor()]
     facts += sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_"))
     for fact in facts:
         digest.update(fact.encode() + b"\0")
@@ -195,6 +275,23 @@ def _circumstances() -> str:
     for source in [Path(__file__), *sorted(here.glob("*/kernels/*.py"))]:
         digest.update(source.read_bytes())
     return digest.hexdigest()
+
+
+def _processor() -> list[str]:
+    """What LLVM chooses instructions by, if possible without LLVM: it takes 40 MB that a compiler may need first."""
+    with suppress(OSError):
+        first, _, _ = Path("/proc/cpuinfo").read_text().partition("\n\n")
+        said = [line for line in first.splitlines() if line.partition(":")[0].strip().lower() in _IDENTITY]
+        if said:
+            return [platform.machine(), *said]
+    llvm = _llvm()
+    return [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
+
+
+_IDENTITY = {
+    "vendor_id", "cpu family", "model", "model name", "stepping", "flags",
+    "cpu implementer", "cpu architecture", "cpu variant", "cpu part", "cpu revision", "features", "isa",
+}  # fmt: skip
 
 
 def _llvm() -> Any:

@@ -66,11 +66,14 @@ class Demand:
         One after the other, never two at once.
     sample : mapping of str to int
         While a sample is fitted; it is gone before the first pass.
+    before : mapping of str to int
+        Before anything else is there, while kernels are compiled: all of it, `always` not included.
     """
 
     always: Mapping[str, int]
     passes: Sequence[Pass]
     sample: Mapping[str, int] = field(default_factory=dict)
+    before: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class MemoryPlan:
 
     @property
     def peak(self) -> int:
-        """Predicted peak of the process in bytes."""
+        """Predicted peak in bytes: of the process, and of a compiler's beside it."""
         return sum(self.parts.values())
 
 
@@ -134,10 +137,15 @@ def refuse_beyond(plan: MemoryPlan, memory: int) -> MemoryPlan:
 
 
 def _plan(layout: Layout, always: Mapping[str, int], demand: Demand, portion: int, buffers: int) -> MemoryPlan:
-    """The largest of what is there at a time: a sample, or a pass."""
+    """The largest of what is there at a time: the compiler, a sample, or a pass."""
     passes = [{**p.parts, "buffers": buffers_bytes(layout, p.unit, portion, buffers)} for p in demand.passes]
-    most = max((dict(demand.sample), *passes), key=lambda parts: sum(parts.values()))
-    return MemoryPlan({**always, **most}, portion, buffers)
+    most = larger(demand.sample, *passes)
+    return MemoryPlan(larger(demand.before, {**always, **most}), portion, buffers)
+
+
+def larger(*times: Mapping[str, int]) -> Mapping[str, int]:
+    """Bytes by purpose at the time when they are most."""
+    return max(times, key=lambda parts: sum(parts.values()))
 
 
 def _choices(layout: Layout, demand: Demand) -> list[tuple[int, int]]:

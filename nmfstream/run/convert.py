@@ -14,7 +14,7 @@ from nmfstream.errors import DataError, InterruptedRunError
 from nmfstream.plan import Demand, MemoryPlan, Pass, plan_memory
 from nmfstream.run.events import Advanced, Listener, StageFinished, StageStarted, silent
 from nmfstream.run.guards import refuse_own_inputs
-from nmfstream.run.memory import budget, layout, libraries
+from nmfstream.run.memory import budget, compiled_first, layout, libraries
 from nmfstream.run.opening import Data, open_data
 from nmfstream.run.pipeline import Reading
 from nmfstream.run.rowjob import RowJob, dense_opener
@@ -226,8 +226,11 @@ def _memory(config: ConvertConfig, data: Data, unit: int, dtype: np.dtype[Any]) 
     dense = 3 * unit * m * max(dtype.itemsize, data.policy.dtype.itemsize)
     sparse = 4 * CHUNK * (dtype.itemsize + 12)
     is_sparse = _keeps_sparse(config, data)
-    demand = Demand(libraries(0, data.problem), [Pass(unit, {"rows being written": sparse if is_sparse else dense})])
-    return plan_memory(layout(data), demand, n_threads(config.resources.threads), budget(config.resources))
+    passes = [Pass(unit, {"rows being written": sparse if is_sparse else dense})]
+    memory = budget(config.resources)
+    before = compiled_first(memory)
+    demand = Demand(libraries(0, data.problem), passes, before=before)
+    return plan_memory(layout(data), demand, n_threads(config.resources.threads), memory)
 
 
 def _job(config: ConvertConfig, data: Data, dtype: np.dtype[Any]) -> RowJob:

@@ -13,13 +13,14 @@ import numpy as np
 from nmfstream.config import FitConfig, Resources
 from nmfstream.core.blocks import block_rows, row_bytes
 from nmfstream.core.mu_model import is_compiled
+from nmfstream.core.needed import expect_initialization, expect_rows, expect_solver
 from nmfstream.core.newton_sample import HELD_BYTES, STRIPES
 from nmfstream.core.parameters import Parameters
 from nmfstream.core.protocols import Problem, Solver
 from nmfstream.core.reduction import by_stripes
 from nmfstream.core.rows_least_squares import tile_rows
 from nmfstream.core.sample import Level
-from nmfstream.machine_code import prepare
+from nmfstream.machine_code import compiling_bytes, make, missing, prepare
 from nmfstream.model import Model
 from nmfstream.plan import Demand, Layout, MemoryPlan, Pass, plan_memory
 from nmfstream.run.machine import default_memory, resident
@@ -50,19 +51,47 @@ def fit_memory(
     """
     problem, k = data.problem, parameters.objective.n_components
     solves_rows = config.w is not None and name != "mu"
-    compiled = COMPILED[name](problem, k) or (solves_rows and compiled_rows(problem, k, parameters.objective.beta))
-    threads = n_threads(config.resources.threads)
+    beta, stages = parameters.objective.beta, _initial_units(solver)
+    if stages or (parameters.start.init or "").startswith("nndsvd"):
+        expect_initialization(problem, k)
+    compiled = _expected(name, problem, k, beta, solves_rows)
+    memory, threads = budget(config.resources), n_threads(config.resources.threads)
+    before = compiled_first(0 if config.dry_run else memory)
     held = {"H and statistics": STATES[name] * k * problem.n_features * 8}
     learning = {**_W(problem, batch, k), **_working(name, problem, k, batch, threads)}
-    passes = [Pass(batch, learning), *(Pass(unit) for unit in _initial_units(solver))]
+    passes = [Pass(batch, learning), *(Pass(unit) for unit in stages)]
     if solves_rows:
-        passes.append(_row_pass(problem, parameters.objective.beta, k, block_rows(problem, k, batch), threads))
+        passes.append(_row_pass(problem, beta, k, block_rows(problem, k, batch), threads))
     demand = Demand(
         {**libraries(KERNELS[name] if compiled else 0, problem), **held},
         passes,
         _sample(name, solver, problem, k, threads),
+        before,
     )
-    return plan_memory(layout(data), demand, threads, budget(config.resources))
+    return plan_memory(layout(data), demand, threads, memory)
+
+
+def _expected(name: str, problem: Problem, n_components: int, beta: float, solves_rows: bool) -> bool:
+    """Expect the kernels of a solver and of its W; whether there are any."""
+    learns = COMPILED[name](problem, n_components)
+    if learns:
+        expect_solver(name, problem, n_components, beta)
+    return (solves_rows and expected_rows(problem, n_components, beta)) or learns
+
+
+def compiled_first(memory: int) -> dict[str, int]:
+    """Compile what is expected and missing, before libraries are loaded, unless the budget forbids it.
+
+    Returns
+    -------
+    dict of str to int
+        Bytes by purpose meanwhile: this process as it is and a compiler beside it; nothing if nothing was missing.
+    """
+    largest = max(map(compiling_bytes, missing()), default=0)
+    parts = {"interpreter and libraries": resident(), "compiling": largest} if largest else {}
+    if sum(parts.values()) <= memory:
+        make()
+    return parts
 
 
 def _W(problem: Problem, rows: int, n_components: int) -> dict[str, int]:
@@ -100,6 +129,14 @@ def compiled_rows(problem: Problem, n_components: int, beta: float) -> bool:
     if beta == 2:
         return _sweeps(problem, n_components, 1 << 16)
     return beta == 1 and _nonzeros(problem, n_components, 1 << 17)
+
+
+def expected_rows(problem: Problem, n_components: int, beta: float) -> bool:
+    """Expect the kernels that solve rows for a fixed H; whether there are any."""
+    compiled = compiled_rows(problem, n_components, beta)
+    if compiled:
+        expect_rows(problem, n_components, beta)
+    return compiled
 
 
 def row_scratch(problem: Problem, n_components: int, beta: float, threads: int) -> dict[str, int]:
@@ -181,10 +218,12 @@ def transform_memory(data: Data, model: Model, resources: Resources) -> MemoryPl
     """
     problem, k, beta = data.problem, model.n_components, model.objective.beta
     threads = n_threads(resources.threads)
-    kernels = KERNELS["rows"] if compiled_rows(problem, k, beta) else 0
+    kernels = KERNELS["rows"] if expected_rows(problem, k, beta) else 0
+    memory = budget(resources)
+    before = compiled_first(memory)
     always = {**libraries(kernels, problem), "H": 6 * k * model.n_features * 8}
-    demand = Demand(always, [_row_pass(problem, beta, k, block_rows(problem, k), threads)])
-    return plan_memory(layout(data), demand, threads, budget(resources))
+    demand = Demand(always, [_row_pass(problem, beta, k, block_rows(problem, k), threads)], before=before)
+    return plan_memory(layout(data), demand, threads, memory)
 
 
 def libraries(kernels: int, problem: Problem) -> dict[str, int]:

@@ -46,11 +46,13 @@ def check_stream_memory(
 
 
 def _weigh(problem: Problem, n_components: int, beta: float, resources: Resources, held: dict[str, int]) -> None:
-    from nmfstream.plan import MemoryPlan, refuse_beyond
-    from nmfstream.run.memory import KERNELS, budget, compiled_rows, libraries, row_scratch
+    from nmfstream.plan import MemoryPlan, larger, refuse_beyond
+    from nmfstream.run.memory import KERNELS, budget, compiled_first, expected_rows, libraries, row_scratch
     from nmfstream.run.workers import n_threads
 
-    compiled = compiled_rows(problem._replace(n_samples=ENDLESS), n_components, beta)
+    compiled = expected_rows(problem._replace(n_samples=ENDLESS), n_components, beta)
+    memory = budget(resources)
+    before = compiled_first(memory)
     scratch = row_scratch(problem, n_components, beta, n_threads(resources.threads))
     parts = {**libraries(KERNELS["rows"] if compiled else 0, problem), **held, **scratch}
-    refuse_beyond(MemoryPlan(parts, 0, 0), budget(resources))
+    refuse_beyond(MemoryPlan(larger(before, parts), 0, 0), memory)

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from nmfstream.machine_code import Kernel
+from nmfstream.machine_code import Kernel, expect
 from nmfstream.types import Array
 
 Buffer: TypeAlias = Any
@@ -129,7 +129,8 @@ def _continue(words: Array, first: int, second: int) -> tuple[int, int]:
 _WEIGHTS = np.arange(SHUFFLED, 0, -1, dtype=np.float64)
 
 
-_decompress_lzf = Kernel("nmfstream.stores.kernels.lzf", "decompress")
+_LZF = ("nmfstream.stores.kernels.lzf", "decompress")
+_decompress_lzf = Kernel(*_LZF)
 
 
 def unlzf(data: Buffer, limit: int, parameters: tuple[int, ...] = (), out: Array | None = None) -> Buffer:
@@ -289,6 +290,11 @@ class Pipeline:
     def checksums(self) -> bool:
         """Whether a flipped bit is noticed."""
         return any(f.number == 3 for f in self.filters)
+
+    def announce(self) -> None:
+        """Expect the compiled code that decoding is going to call."""
+        if any(f.number == 32000 for f in self.filters):
+            expect(*_LZF, "b1 b1")
 
     def decode(self, data: Buffer, mask: int = 0, out: Array | None = None) -> Buffer:
         """The bytes of a chunk.

@@ -293,6 +293,7 @@ def _chunked(file: HDF5File, dataset: Any, name: str, fill: bool) -> ArraySource
     pipeline = Pipeline(filters, math.prod(dataset.chunks) * dataset.dtype.itemsize)
     small = any(f.number == 32000 for f in filters) and dataset.id.get_storage_size() < LZF_LEAST
     if pipeline.known and _plain(dataset) and not small:
+        pipeline.announce()
         return ChunkedSource(file, dataset, name, fill, pipeline)
     for f in filters:
         _require_filter(f, name)
