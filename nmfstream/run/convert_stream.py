@@ -12,11 +12,16 @@ import numpy as np
 from nmfstream.errors import DataError
 from nmfstream.run.convert import ConvertConfig, ConvertReport, carrier, refuse_inexact, stored_dtype
 from nmfstream.run.events import Advanced, Listener, StageFinished, StageStarted
+from nmfstream.run.stream_memory import check_rows_memory, loaded
 from nmfstream.run.stream_output import Destination, StreamOutput, open_output
 from nmfstream.stores.chunks import PIPE, checked
+from nmfstream.stores.outputs import CHUNK_BYTES
 from nmfstream.stores.protocols import ReadPolicy
 from nmfstream.stores.stream import StreamArray, open_stream
 from nmfstream.stores.stream_writer import standard_input
+
+WRITTEN = 6
+"""Chunks of a store in the making: gathered, encoded, on their way to the disk."""
 
 
 def convert_stream(config: ConvertConfig, listener: Listener) -> ConvertReport:
@@ -38,6 +43,7 @@ def convert_stream(config: ConvertConfig, listener: Listener) -> ConvertReport:
         (config.saving.max_time is not None, "--max-time"),
     )
     began = time.perf_counter()
+    held = loaded(config.resources)
     arrays = open_stream(standard_input(), config.inputs.input_format)
     first = next(arrays, None)
     if first is None:
@@ -45,6 +51,9 @@ def convert_stream(config: ConvertConfig, listener: Listener) -> ConvertReport:
     dtype = stored_dtype(config.inputs.dtype, first.dtype)
     policy = ReadPolicy(carrier(dtype), config.inputs.negative)
     report = ConvertReport(0, first.n_features, None, dtype.name)
+    row_bytes = first.n_features * max(first.dtype.itemsize, policy.dtype.itemsize, dtype.itemsize)
+    held |= {"rows being written": WRITTEN * max(CHUNK_BYTES, row_bytes)}
+    check_rows_memory(held, row_bytes, config.resources)
     to = Destination(config.output, dataset="X", overwrite=config.saving.overwrite, chunk_rows=config.chunk_rows)
     output = open_output(to, None, first.n_features, dtype)
     listener(StageStarted("convert", 0))

@@ -25,6 +25,8 @@ BLOCK_ROWS = 64
 """Rows of every product: a row's bits do not depend on its place or on its neighbours."""
 
 WRITE_BYTES = 8 << 20
+COPIES = 4
+"""Blocks of rows, the rows joined, and what the output makes of them."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def inverse_transform(config: InverseConfig, listener: Listener = silent) -> Inv
     model = read_model(config.model)
     dtype = model.dtype if config.inputs.dtype == "auto" else np.dtype(config.inputs.dtype)
     report = InverseReport(0, model.n_features)
+    _check_memory(config, model, dtype)
     opened = _stream if config.inputs.data == ("-",) else _store
     with opened(config, model, dtype) as (total, matrices):
         output = open_output(config.to, total, model.n_features, dtype)
@@ -104,6 +107,19 @@ def inverse_transform(config: InverseConfig, listener: Listener = silent) -> Inv
     report.seconds = time.perf_counter() - began
     listener(StageFinished("inverse transform", report.rows, report.seconds))
     return report
+
+
+def _check_memory(config: InverseConfig, model: Model, dtype: np.dtype[Any]) -> None:
+    """Refuse a budget that does not hold a unit of rows, made and written, and what is read of W."""
+    from nmfstream.run.stream_memory import check_rows_memory, loaded
+
+    unit = unit_rows(model.n_features, dtype)
+    held = {
+        **loaded(config.resources),
+        "H": 2 * model.n_components * model.n_features * dtype.itemsize,
+        "rows being written": COPIES * (unit + BLOCK_ROWS) * model.n_features * dtype.itemsize,
+    }
+    check_rows_memory(held, model.n_components * dtype.itemsize, config.resources)
 
 
 def _write(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from nmfstream.config import Resources
 from nmfstream.core.protocols import Problem
 from nmfstream.run.machine import default_memory
@@ -43,6 +45,38 @@ def check_stream_memory(
     }
     if resources.memory is not None or sum(held.values()) + LOADED > default_memory():
         _weigh(problem, n_components, beta, resources, held)
+
+
+def loaded(resources: Resources) -> dict[str, int]:
+    """What libraries take, where a budget is set; to be asked before a stream is opened, which reads ahead."""
+    if resources.memory is None:
+        return {}
+    from nmfstream.run.memory import libraries
+
+    return libraries(0, Problem(None, 0, np.dtype(np.float64)))
+
+
+def check_rows_memory(held: dict[str, int], row_bytes: int, resources: Resources) -> None:
+    """Refuse a budget that does not hold a stream's rows as they come and what is made of them.
+
+    Parameters
+    ----------
+    held : dict of str to int
+        Bytes by purpose besides the rows in hand, what is `loaded` included.
+    row_bytes : int
+        Of a row as it comes.
+
+    Raises
+    ------
+    UsageError
+        If the budget is too small; names the smallest that works.
+    """
+    if resources.memory is None:
+        return
+    from nmfstream.plan import MemoryPlan, refuse_beyond
+
+    in_hand = max(CAPACITY, row_bytes) + IN_FLIGHT * max(CHUNK_BYTES, 2 * row_bytes)
+    refuse_beyond(MemoryPlan({**held, "rows in hand": in_hand}, 0, 0), resources.memory)
 
 
 def _weigh(problem: Problem, n_components: int, beta: float, resources: Resources, held: dict[str, int]) -> None:

@@ -263,6 +263,22 @@ def test_a_stream_needs_what_it_says(tmp_path, command):
     assert used <= allowed
 
 
+@pytest.mark.parametrize("command", ["convert", "inverse-transform"])
+@pytest.mark.parametrize("name", ["-", "out.npy", "out.zarr"])
+def test_rows_that_are_made_need_what_is_said(tmp_path, command, name):
+    from nmfstream.core.parameters import Objective, Parameters, Schedule, Start
+    from nmfstream.model import Model, flat_parameters, write_model
+
+    H = np.random.default_rng(0).random((8, 250), np.float32)
+    parameters = flat_parameters(Parameters(Objective(8), Schedule(), Start(random_state=0)), "hals")
+    write_model(tmp_path / "wide.h5", Model(H, parameters))
+    W = np.random.default_rng(1).random((60, 8), np.float32)
+    model, X = (("-m", tmp_path / "wide.h5"), W) if command == "inverse-transform" else ((), W @ H)
+    output = name if name == "-" else tmp_path / name
+    used, allowed = peak_within((command, "-", *model, "-o", output), X, 2000)
+    assert used <= allowed
+
+
 def test_memory_is_flat_however_long_an_array_is(model, X):
     short, long = (peak_of_a_long_array(model, X, times) for times in (12000, 36000))
     assert long < short + (16 << 20)
