@@ -115,6 +115,8 @@ class FewPass(Generic[S]):
     state_class: type[S]
     spectral_only: ClassVar[bool] = False
     """Whether, where rows are many, an NNDSVD of the largest sample is the only start."""
+    sample_effort: ClassVar[float] = 20.0
+    """How many times as many iterations the sample gets at most where rows are few."""
 
     def __init__(self, problem: Problem, parameters: Parameters) -> None:
         self.problem, self.parameters = problem, parameters
@@ -151,6 +153,7 @@ class FewPass(Generic[S]):
             start.n_init,
             init=start.init,
             spectral_only=self.spectral_only,
+            most=self.sample_effort,
         )
 
     def start(self) -> RunState:

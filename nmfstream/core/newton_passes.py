@@ -17,6 +17,8 @@ from nmfstream.core.sample import sample_blocks
 from nmfstream.types import CSR, Array, Matrix
 
 ROUNDS = 5
+ENOUGH = 3e-3
+"""Relative change of a batch's objective below which another round is worth less than it costs."""
 
 
 class Fitted(NamedTuple):
@@ -60,17 +62,20 @@ def batch_rounds(
     columns, stripes = Columns.of(X, whole), row_stripes(whole.shape[1])
     W = np.zeros((whole.shape[0], len(H)), whole.dtype)
     Ht, scale = np.ascontiguousarray(H.T), np.ones(len(H))
-    objective, counts = 0.0, np.zeros(Ht.shape)
+    objective, before, counts = 0.0, np.inf, np.zeros(Ht.shape)
     for r in range(ROUNDS):
         s = Ht.sum(axis=0, dtype=np.float64)
         value = _solve_W(whole, bounds, Ht, s, W, pW, kl.COLD if r == 0 else kl.WARM, executor)
         objective = value if r == 0 else objective
+        settled, before = abs(before - value) <= ENOUGH * abs(value), value
         sums = W.sum(axis=0, dtype=np.float64) + s_prior / scale
         Ht, counts = _solve_H(columns, stripes, Ht, sums, W, prior, pH, executor)
         if free:
             rows = Ht.sum(axis=0, dtype=np.float64)
             rows[~(rows > 0)] = 1.0
             Ht, W, scale = Ht / rows.astype(Ht.dtype), W * rows.astype(W.dtype), scale / rows
+        if settled:
+            break
     return Fitted(np.ascontiguousarray(Ht.T), counts, W.sum(axis=0, dtype=np.float64), scale, objective)
 
 

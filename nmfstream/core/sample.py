@@ -93,7 +93,14 @@ class Level(NamedTuple):
 
 
 def levels(
-    n_samples: int, size: int, n_components: int, n_init: int | None, *, init: str | None, spectral_only: bool
+    n_samples: int,
+    size: int,
+    n_components: int,
+    n_init: int | None,
+    *,
+    init: str | None,
+    spectral_only: bool,
+    most: float = 20.0,
 ) -> list[Level]:
     """The tournament: doubling rows, halved starts, few iterations each.
 
@@ -107,13 +114,15 @@ def levels(
         What was asked for: ``"random"`` starts alone, or an NNDSVD of the first level's rows among them.
     spectral_only : bool
         Where rows are many, one start from the NNDSVD of the largest sample instead.
+    most : float
+        How many times as many iterations are made at most where rows are few.
 
     Notes
     -----
-    Iterations grow where rows are few (up to twenty-fold): they cost next to nothing there. At 100 000 rows
+    Iterations grow where rows are few: they cost next to nothing there. At 100 000 rows
     and more the products of all levels together are worth less than three passes.
     """
-    q = min(20.0, max(1.0, MANY_ROWS / max(1, n_samples)))
+    q = min(most, max(1.0, MANY_ROWS / max(1, n_samples)))
     starts = 8 if n_init is None else max(1, n_init)
     many = n_samples >= MANY_ROWS
     if spectral_only and many and n_init is None and init is None:

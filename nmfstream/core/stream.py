@@ -66,7 +66,15 @@ class StreamStage:
         """H of the tournament on the rows X."""
         start, own = self.solver.parameters.start, self.own
         size = min(X.shape[0], start.sample_rows or X.shape[0])
-        plan = sample.levels(X.shape[0], size, self.solver.k, start.n_init, init=start.init, spectral_only=False)
+        plan = sample.levels(
+            X.shape[0],
+            size,
+            self.solver.k,
+            start.n_init,
+            init=start.init,
+            spectral_only=False,
+            most=self.solver.sample_effort,
+        )
         rows, kept = sample.level_rows(X, size), cast(list[sample.Candidate], [])
         for i, level in enumerate(plan):
             kept = sample.play(level, rows, kept, self.solver.fitter(), own.seed + i, block_rows, executor)
