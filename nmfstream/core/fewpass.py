@@ -115,7 +115,7 @@ class FewPass(Generic[S]):
     state_class: type[S]
     spectral_only: ClassVar[bool] = False
     """Whether, where rows are many, an NNDSVD of the largest sample is the only start."""
-    sample_effort: ClassVar[float] = 20.0
+    sample_effort: ClassVar[float] = 10.0
     """How many times as many iterations the sample gets at most where rows are few."""
 
     def __init__(self, problem: Problem, parameters: Parameters) -> None:

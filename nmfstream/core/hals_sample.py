@@ -22,6 +22,8 @@ from nmfstream.types import Array, Matrix
 FIRST = fro.Effort(10, 1e-3)
 MORE, ROUND, FALLING = 16, 20, 0.9
 """Exact data: at most so many times the iterations, in rounds that are to lower the loss by a tenth."""
+GAIN, EVERY = 1e-3, 5
+"""Share by which the leader's loss is to fall in so many iterations; less is left to the passes."""
 
 
 @dataclass
@@ -64,7 +66,13 @@ class HalsFitter:
         half_square = 0.5 * sum(executor.map(sum_of_squares, blocks))
         p = self.objective.penalties(X.shape[1], X.shape[0])
         runs = [Run(Track.at(H), [None] * len(blocks)) for H in starts]
+        before = np.inf
         for i in range(iterations):
+            if i and i % EVERY == 0:
+                lead = min(r.best[0] for r in runs)
+                if before - lead < GAIN * lead:
+                    break
+                before = lead
             alternate(blocks, runs, p, half_square, FIRST if i == 0 else fro.WARM, executor)
             if i + 1 < iterations:
                 self._revive(blocks, runs, executor)

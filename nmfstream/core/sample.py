@@ -100,7 +100,7 @@ def levels(
     *,
     init: str | None,
     spectral_only: bool,
-    most: float = 20.0,
+    most: float = 10.0,
 ) -> list[Level]:
     """The tournament: doubling rows, halved starts, few iterations each.
 
