@@ -161,6 +161,7 @@ def convert(config: ConvertConfig, listener: Listener = silent) -> ConvertReport
         if isinstance(sink, RowJob) and sink.finished:
             with open_reader(config.output, Opening()) as written:
                 report.nnz = written.nnz
+            sink.commit()
         else:
             _convert(config, data, sink, unit, memory, dtype, report, listener)
         report.clipped = data.policy.clipped

@@ -29,6 +29,7 @@ from nmfstream.run.guards import refuse_own_inputs
 from nmfstream.run.memory import fit_memory
 from nmfstream.run.opening import Data, open_data
 from nmfstream.run.pipeline import Reading
+from nmfstream.run.rowjob import forget_record
 from nmfstream.run.saver import Companions, Saver
 from nmfstream.run.signals import StopFlag
 from nmfstream.run.stages import Hooks, run_stages
@@ -184,16 +185,23 @@ def _finish(
     report = FitReport(model, job.plan, rows, passes, sample_seconds=job.sample_seconds, nothing_to_do=finished)
     report.revived = int(getattr(state.solver, "revived", 0))
     if finished:
+        _tidy(job.config, carried, state)
         return report
     done = write_W(job, model, carried, state, source, executor)
     report.quality, report.passes = done.quality, passes + done.rows_read / rows
     write_components(job, model)
     commit_model(job.config, model)
     saver.finish(state)
-    done.forget()
+    _tidy(job.config, carried, state)
+    return report
+
+
+def _tidy(config: FitConfig, carried: DiskW | None, state: RunState) -> None:
+    """Remove what a finished run needs no more; also what one left that was killed before it could."""
+    if config.w is not None:
+        forget_record(config.w)
     if carried is not None:
         carried.discard(keep=state.n_iter)
-    return report
 
 
 @contextmanager

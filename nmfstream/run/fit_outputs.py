@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,13 +61,10 @@ class Written:
     quality : Quality or None
     rows_read : int
         Rows of X that this took.
-    forget : callable
-        Removes the record by which a W without its model is known.
     """
 
     quality: Quality | None = None
     rows_read: int = 0
-    forget: Callable[[], None] = lambda: None
 
 
 def write_W(
@@ -81,7 +78,7 @@ def write_W(
     saving = replace(job.config.saving, overwrite=_free(job))
     # A whole W without a record is that of an earlier, shorter run.
     output = RowJob(job.config.w, (n, k), model.dtype, identity, saving, trust=False)
-    written = Written(Quality() if carried is None else None, 0, output.forget)
+    written = Written(Quality() if carried is None else None)
     if not output.finished:
         name = "W"
         job.hear(StageStarted(name, n, output.done))

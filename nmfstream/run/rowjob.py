@@ -86,6 +86,7 @@ class RowJob:
             durable.sweep(path)
         self.done = self._begin(final, trust)
         self.finished = self.done < 0
+        self.done = shape[0] if self.finished else self.done
         self._saved_at, self._steps = time.monotonic(), 0
         self._writer: RowWriter | None = None
         if not self.finished:
@@ -197,6 +198,14 @@ class RowJob:
         for path in (self._record, self._partial):
             if durable.exists(path):
                 durable.remove_tree(path)
+
+
+def forget_record(spec: str) -> None:
+    """Remove the record of an output that was committed by a job which ended before it could do so itself."""
+    final = parse_output(spec).path
+    partial, record = (final.with_name(f"{final.name}.{end}") for end in ("partial", "partial.json"))
+    if durable.exists(record) and durable.exists(final) and not durable.exists(partial):
+        durable.remove(record)
 
 
 def dense_opener(spec: str, shape: tuple[int, int], dtype: Any, **options: Any) -> Opener:

@@ -219,20 +219,10 @@ def _sink(config: TransformConfig, model: Model, data: Data, rows: tuple[int, in
         return
     job = RowJob(config.output, (n, k), dtype, identity, config.saving)
     try:
-        yield _Finished(n) if job.finished else job
+        yield job
     except DataError:
         job.abort()
         raise
-
-
-class _Finished:
-    """The output is whole already."""
-
-    def __init__(self, n_rows: int) -> None:
-        self.done = n_rows
-
-    def commit(self) -> None:
-        """Nothing is left to do."""
 
 
 def job_identity(model: Model, data: Data, values: dict[str, Any]) -> dict[str, Any]:
