@@ -50,12 +50,15 @@ class Sums:
         Sum of W.
     half_square : float
         ½‖X − WH‖² where `precise`, else ½‖X‖² − ⟨W, XHᵀ⟩ + ½⟨WᵀW, HHᵀ⟩ without the first term.
+    square : float
+        ½‖X‖², where it was asked for.
     """
 
     A: Array
     B: Array
     w1: float = 0.0
     half_square: float = 0.0
+    square: float = 0.0
 
     @classmethod
     def zero(cls, k: int, m: int) -> Sums:
@@ -69,6 +72,7 @@ class Sums:
             self.B += other.B
         self.w1 += other.w1
         self.half_square += other.half_square
+        self.square += other.square
 
 
 def gram(H: Array, l2: float = 0.0) -> Array:

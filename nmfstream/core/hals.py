@@ -127,22 +127,38 @@ def solve_sums(
 
 def with_WH(sums: fro.Sums, H: Array) -> fro.Sums:
     """WᵀX in the place of Wᵀ(X − WH)."""
-    return fro.Sums(sums.A, sums.B + sums.A @ H.astype(np.float64), sums.w1, sums.half_square)
+    return fro.Sums(sums.A, sums.B + sums.A @ H.astype(np.float64), sums.w1, sums.half_square, sums.square)
 
 
 def block_map(
-    blocks: list[Block], H: Array, p: Penalties, effort: fro.Effort, executor: Executor, *, precise: bool
+    blocks: list[Block],
+    H: Array,
+    p: Penalties,
+    effort: fro.Effort,
+    executor: Executor,
+    *,
+    precise: bool,
+    squares: bool = False,
 ) -> fro.Sums:
     """The map and the ordered reduction of one batch."""
     k, m = H.shape
     G = fro.gram(H, p.l2_W)
     out = fro.Sums.zero(k, m)
-    if precise or not by_stripes(k, m):
-        for _, s in in_order(executor, lambda b: fro.block_sums(b.X, H, G, p, effort, precise=precise), blocks):
+    whole = precise or not by_stripes(k, m)
+
+    def solve(block: Block) -> tuple[Array, fro.Sums]:
+        X = block.X
+        done = fro.block_sums(X, H, G, p, effort, precise=precise) if whole else fro.row_sums(X, H, G, p, effort)
+        if squares:
+            done[1].square = 0.5 * sum_of_squares(X)
+        return done
+
+    if whole:
+        for _, s in in_order(executor, solve, blocks):
             out.add(s)
         return out
     W = np.zeros((max((b.stop for b in blocks), default=0), k), H.dtype)
-    for b, (w, s) in zip(blocks, in_order(executor, lambda b: fro.row_sums(b.X, H, G, p, effort), blocks), strict=True):
+    for b, (w, s) in zip(blocks, in_order(executor, solve, blocks), strict=True):
         W[b.start : b.start + len(w)] = w
         out.add(s)
     add_WtX(out.B, [Block(b.start, b.start + b.X.shape[0], b.X) for b in blocks], W, executor)
@@ -182,9 +198,8 @@ class FirstPass(HalsPass):
         H = self.started(batch)
         blocks, held = self.parts(batch)
         rows = sum(b.X.shape[0] for b in blocks)
-        s = block_map(blocks, H, self.penalties(0.0), fro.COLD, executor, precise=own.precise)
+        s = block_map(blocks, H, self.penalties(0.0), fro.COLD, executor, precise=own.precise, squares=True)
         s = with_WH(s, H) if own.precise else s
-        square = 0.5 * sum(executor.map(lambda b: sum_of_squares(b.X), blocks))
         held_rows, held_total = self.score(held, H)
         rho = solver.memory(own, rows)
         A = s.A if own.A is None else rho * own.A + s.A
@@ -196,8 +211,8 @@ class FirstPass(HalsPass):
         if norms is not None:
             self._rescale(norms)
         own.rows += rows
-        own.square += square
-        own.total += (0.0 if own.precise else square) + s.half_square + fro.row_penalty(s, self.penalties(0.0))
+        own.square += s.square
+        own.total += (0.0 if own.precise else s.square) + s.half_square + fro.row_penalty(s, self.penalties(0.0))
         own.held_rows += held_rows
         own.held_total += held_total
         self.run.n_steps += 1
