@@ -77,6 +77,20 @@ def expect_solver(name: str, problem: Problem, n_components: int, beta: float) -
         _expect("sweeps_compiled.sweeps", problem.dtype, np.dtype(np.float64))
 
 
+def expect_stream(name: str, problem: Problem, n_components: int, beta: float) -> None:
+    """What learning from a stream is going to call: from the shape of as many rows as it works on at a time.
+
+    A stream's length is unknown, so that multiplicative updates never call kernels that pay for long data alone.
+    """
+    if name in ("hals", "newton"):
+        expect_solver(name, problem, n_components, beta)
+    elif problem.sparse and _products(problem, Work.of(problem, n_components)):
+        for kernel in PRODUCTS:
+            _expect(kernel, problem.dtype, problem.dtype)
+    if name != "mu":
+        expect_rows(problem, n_components, beta)
+
+
 def expect_initialization(problem: Problem, n_components: int) -> None:
     """What the stages of NNDSVD are going to call."""
     if problem.sparse and _products(problem, Work.of(problem, n_components + OVERSAMPLING)):

@@ -29,6 +29,14 @@ def capacity(problem: Problem, n_components: int) -> int:
     return max(1, min(rows, RESERVOIR_BYTES // max(1, problem.n_features * problem.dtype.itemsize)))
 
 
+def levels(solver: Any, n_rows: int) -> tuple[int, list[sample.Level]]:
+    """How many of some rows are fitted as a sample, and the levels of that."""
+    start = solver.parameters.start
+    size = min(n_rows, start.sample_rows or n_rows)
+    effort = solver.sample_effort
+    return size, sample.levels(n_rows, size, solver.k, start.n_init, init=start.init, spectral_only=False, most=effort)
+
+
 class StreamStage:
     """The first pass of a few-pass solver over rows that come once and whose number nobody knows.
 
@@ -64,20 +72,10 @@ class StreamStage:
 
     def _fitted(self, X: Matrix, block_rows: int, executor: Executor) -> Array:
         """H of the tournament on the rows X."""
-        start, own = self.solver.parameters.start, self.own
-        size = min(X.shape[0], start.sample_rows or X.shape[0])
-        plan = sample.levels(
-            X.shape[0],
-            size,
-            self.solver.k,
-            start.n_init,
-            init=start.init,
-            spectral_only=False,
-            most=self.solver.sample_effort,
-        )
+        size, plan = levels(self.solver, X.shape[0])
         rows, kept = sample.level_rows(X, size), cast(list[sample.Candidate], [])
         for i, level in enumerate(plan):
-            kept = sample.play(level, rows, kept, self.solver.fitter(), own.seed + i, block_rows, executor)
+            kept = sample.play(level, rows, kept, self.solver.fitter(), self.own.seed + i, block_rows, executor)
         return cast(Array, self.solver.unit(kept[0].H))
 
     def _keep(self, X: Matrix, start: int, block_rows: int) -> None:

@@ -10,6 +10,7 @@ from nmfstream.checkpoint import STREAM, Checkpoints
 from nmfstream.config import FitConfig
 from nmfstream.core.blocks import block_rows
 from nmfstream.core.parameters import Parameters
+from nmfstream.core.protocols import Solver
 from nmfstream.core.solvers import make_solver, resolve
 from nmfstream.errors import InterruptedRunError, StopRequested
 from nmfstream.fingerprint import numeric_fingerprint
@@ -17,9 +18,11 @@ from nmfstream.model import flat_parameters
 from nmfstream.plan import MemoryPlan
 from nmfstream.run.events import Listener
 from nmfstream.run.fit_report import FitPlan, FitReport, commit_model, continued, goes_on_from, make_model
+from nmfstream.run.fit_stream_memory import check_fit_memory, kernels
 from nmfstream.run.saver import Saver
 from nmfstream.run.signals import StopFlag
 from nmfstream.run.stages import Hooks, run_stages
+from nmfstream.run.stream_memory import loaded
 from nmfstream.run.streaming import StreamSource
 from nmfstream.run.workers import n_threads, workers
 from nmfstream.stores.chunks import of_iterator, origin_of
@@ -45,11 +48,14 @@ def fit_stream(config: FitConfig, listener: Listener) -> FitReport:
         (config.parameters.schedule.max_iter > 1, "--max-iter"),
     )
     began = time.perf_counter()
+    name, piped = resolve(config.solver, config.parameters.objective.beta), isinstance(config.inputs.data[0], str)
+    held = loaded(config.resources, kernels(name, config.parameters.objective.beta, sparse=not piped))
     with StopFlag(config.saving.max_time) as stop:
         source = _source(config, stop)
         parameters = continued(config, config.parameters, source.problem.n_features)
-        name = resolve(config.solver, parameters.objective.beta)
-        report = _learn(config, parameters, name, source, stop, listener)
+        solver = make_solver(name, source.problem, parameters)
+        check_fit_memory(name, solver, parameters, source, config.resources, held)
+        report = _learn(config, parameters, solver, source, stop, listener)
     report.clipped, report.seconds = source.policy.clipped, time.perf_counter() - began
     return report
 
@@ -66,10 +72,9 @@ def _source(config: FitConfig, stop: StopFlag) -> StreamSource:
 
 
 def _learn(
-    config: FitConfig, parameters: Parameters, name: str, source: StreamSource, stop: StopFlag, listener: Listener
+    config: FitConfig, parameters: Parameters, solver: Solver, source: StreamSource, stop: StopFlag, listener: Listener
 ) -> FitReport:
-    solver = make_solver(name, source.problem, parameters)
-    state = solver.start()
+    state, name = solver.start(), solver.name
     batch = parameters.schedule.batch_size
     size = block_rows(source.problem, parameters.objective.n_components, batch)
     path = config.saving.path or Path(f"{config.model}.ckpt")

@@ -6,7 +6,7 @@ it works on. Peaks of whole processes are compared with the plan in the tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def fit_memory(
     memory, threads = budget(config.resources), n_threads(config.resources.threads)
     before = compiled_first(0 if config.dry_run else memory)
     held = {"H and statistics": STATES[name] * k * problem.n_features * 8}
-    learning = {**_W(problem, batch, k), **_working(name, problem, k, batch, threads)}
+    learning = {**W_of_batch(problem, batch, k), **working(name, problem, k, batch, threads)}
     passes = [Pass(batch, learning), *(Pass(unit) for unit in stages)]
     if solves_rows:
         passes.append(_row_pass(problem, beta, k, block_rows(problem, k, batch), threads))
@@ -79,29 +79,37 @@ def _expected(name: str, problem: Problem, n_components: int, beta: float, solve
     return (solves_rows and expected_rows(problem, n_components, beta)) or learns
 
 
-def compiled_first(memory: int) -> dict[str, int]:
+def compiled_first(memory: int, held: Mapping[str, int] | None = None) -> dict[str, int]:
     """Compile what is expected and missing, before libraries are loaded, unless the budget forbids it.
+
+    Parameters
+    ----------
+    memory : int
+    held : mapping of str to int, optional
+        Bytes by purpose meanwhile, besides the compiler; None: this process as it is.
 
     Returns
     -------
     dict of str to int
-        Bytes by purpose meanwhile: this process as it is and a compiler beside it; nothing if nothing was missing.
+        Bytes by purpose meanwhile: what is held and a compiler beside it; nothing if nothing was missing.
     """
     largest = max(map(compiling_bytes, missing()), default=0)
-    parts = {"interpreter and libraries": resident(), "compiling": largest} if largest else {}
+    there = {"interpreter and libraries": resident()} if held is None else held
+    parts = {**there, "compiling": largest} if largest else {}
     if sum(parts.values()) <= memory:
         make()
     return parts
 
 
-def _W(problem: Problem, rows: int, n_components: int) -> dict[str, int]:
+def W_of_batch(problem: Problem, rows: int, n_components: int) -> dict[str, int]:
+    """W of some rows, and what solving it takes."""
     return {"W of a batch": 3 * min(rows, problem.n_samples or 0) * n_components * 8}
 
 
 def _row_pass(problem: Problem, beta: float, n_components: int, block: int, threads: int) -> Pass:
     """Solving W of every row for a fixed H."""
     unit = block * UNIT_BLOCKS
-    return Pass(unit, {**_W(problem, unit, n_components), **row_scratch(problem, n_components, beta, threads)})
+    return Pass(unit, {**W_of_batch(problem, unit, n_components), **row_scratch(problem, n_components, beta, threads)})
 
 
 def _sweeps(problem: Problem, n_components: int, work: int = 1 << 10) -> bool:
@@ -151,7 +159,7 @@ def _initial_units(solver: Solver) -> list[int]:
     return [] if initialization is None or not initialization.stages else [initialization.unit]
 
 
-def _working(name: str, problem: Problem, n_components: int, batch: int, threads: int) -> dict[str, int]:
+def working(name: str, problem: Problem, n_components: int, batch: int, threads: int) -> dict[str, int]:
     """What a batch is turned into: nonzeros both ways for Kullback-Leibler."""
     if name != "newton":
         return {}
@@ -186,9 +194,16 @@ def _nonzero_bytes(problem: Problem) -> float:
 def _sample(name: str, solver: Solver, problem: Problem, n_components: int, threads: int) -> dict[str, int]:
     """The sample itself, the copy that a smaller level is, W of every start."""
     levels = solver.plan() if hasattr(solver, "plan") else []
+    return sample_bytes(name, levels, int(getattr(solver, "size", 0)), problem, n_components, threads)
+
+
+def sample_bytes(
+    name: str, levels: list[Level], size: int, problem: Problem, n_components: int, threads: int
+) -> dict[str, int]:
+    """What fitting `size` rows in these levels takes, the rows included."""
     if not levels:
         return {}
-    size, width = int(getattr(solver, "size", 0)), row_bytes(problem)
+    width = row_bytes(problem)
 
     def at(level: Level) -> float:
         copied = level.rows * width if level.rows < size else 0.0

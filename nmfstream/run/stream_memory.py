@@ -41,19 +41,24 @@ def check_stream_memory(
     width = problem.n_features * problem.dtype.itemsize
     held = {
         "H": 6 * n_components * problem.n_features * 8,
-        "rows in hand": max(CAPACITY, width) + IN_FLIGHT * max(CHUNK_BYTES, 2 * width) + GATHERED * gathered * width,
+        "rows in hand": rows_in_hand(width) + GATHERED * gathered * width,
     }
     if resources.memory is not None or sum(held.values()) + LOADED > default_memory():
         _weigh(problem, n_components, beta, resources, held)
 
 
-def loaded(resources: Resources) -> dict[str, int]:
-    """What libraries take, where a budget is set; to be asked before a stream is opened, which reads ahead."""
+def rows_in_hand(row_bytes: int) -> int:
+    """Bytes of a stream's rows on their way, a row of so many."""
+    return max(CAPACITY, row_bytes) + IN_FLIGHT * max(CHUNK_BYTES, 2 * row_bytes)
+
+
+def loaded(resources: Resources, kernels: int = 0) -> dict[str, int]:
+    """What libraries and kernels take, where a budget is set; to be asked before a stream reads ahead."""
     if resources.memory is None:
         return {}
     from nmfstream.run.memory import libraries
 
-    return libraries(0, Problem(None, 0, np.dtype(np.float64)))
+    return libraries(kernels, Problem(None, 0, np.dtype(np.float64)))
 
 
 def check_rows_memory(held: dict[str, int], row_bytes: int, resources: Resources) -> None:
@@ -75,8 +80,7 @@ def check_rows_memory(held: dict[str, int], row_bytes: int, resources: Resources
         return
     from nmfstream.plan import MemoryPlan, refuse_beyond
 
-    in_hand = max(CAPACITY, row_bytes) + IN_FLIGHT * max(CHUNK_BYTES, 2 * row_bytes)
-    refuse_beyond(MemoryPlan({**held, "rows in hand": in_hand}, 0, 0), resources.memory)
+    refuse_beyond(MemoryPlan({**held, "rows in hand": rows_in_hand(row_bytes)}, 0, 0), resources.memory)
 
 
 def _weigh(problem: Problem, n_components: int, beta: float, resources: Resources, held: dict[str, int]) -> None:

@@ -54,6 +54,13 @@ class StreamSource:
         self._chunks = chain([head], self._chunks)
         nnz = 0 if isinstance(head, CSR) else None
         self.problem = Problem(None, first.n_features, self.policy.dtype, nnz)
+        self.row_bytes = first.n_features * first.dtype.itemsize
+        self._head_rows, self._head_nnz = head.shape[0], head.nnz if isinstance(head, CSR) else None
+
+    def first_rows(self, count: int) -> Problem:
+        """The problem that so many rows like the first are."""
+        nnz = None if self._head_nnz is None else -(-self._head_nnz * count // self._head_rows)
+        return self.problem._replace(n_samples=count, nnz=nnz)
 
     def _checked(self, arrays: Iterator[StreamArray], n_features: int) -> Iterator[Matrix]:
         for number, array in enumerate(arrays):

@@ -279,6 +279,49 @@ def test_rows_that_are_made_need_what_is_said(tmp_path, command, name):
     assert used <= allowed
 
 
+LEARNERS = {
+    "mu": ("--solver", "mu"),
+    "hals": (),
+    "newton": ("--beta-loss", "1"),
+    "accumulated": ("--beta-loss", "1.5"),
+}
+
+
+@pytest.fixture
+def wide():
+    g = np.random.default_rng(1)
+    return g.random((60, 8), np.float32) @ g.random((8, 250), np.float32) + np.float32(0.01)
+
+
+@pytest.mark.parametrize("solver", LEARNERS)
+def test_learning_from_a_stream_needs_what_it_says(tmp_path, wide, solver):
+    command = ("fit", "-", "-k", 8, "-o", tmp_path / "m.h5", "--overwrite", *LEARNERS[solver])
+    used, allowed = peak_within(command, wide, 200)
+    assert used <= allowed
+    assert (tmp_path / "m.h5").exists()
+
+
+@pytest.mark.parametrize("solver", LEARNERS)
+def test_a_stream_too_large_to_learn_from_is_refused_at_its_first_rows(tmp_path, wide, solver):
+    command = ("fit", "-", "-k", "8", "-o", "m.h5", *LEARNERS[solver], "--memory")
+    said = complaint(run(*command, "20MiB", stdin=npy(wide), cwd=tmp_path))
+    least = re.search(r"the smallest that works is --memory (\d+)MiB", said)
+    assert least is not None
+    process = subprocess.Popen(
+        [*PROGRAM, *command, f"{int(least[1]) - 20}MiB"], cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    np.lib.format.write_array_header_1_0(
+        process.stdin, {"descr": "<f4", "fortran_order": False, "shape": (1 << 30, 250)}
+    )
+    process.stdin.write(wide.tobytes())
+    process.stdin.flush()  # the pipe stays open: nobody waits for more of it
+    assert process.wait(60) == 2
+    assert len(process.stderr.read().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+    process.stdin.close()
+    process.stderr.close()
+
+
 def test_memory_is_flat_however_long_an_array_is(model, X):
     short, long = (peak_of_a_long_array(model, X, times) for times in (12000, 36000))
     assert long < short + (16 << 20)

@@ -93,6 +93,17 @@ def test_what_other_commands_call_was_expected(data, tmp_path, seen, name, beta)
     assert called <= expected
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(("solver", "beta"), [("mu", 2), ("mu", 1), ("auto", 2), ("auto", 1)])
+def test_what_learning_from_a_stream_calls_was_expected(data, seen, solver, beta, sparse):
+    X = np.load(data / "dense.npy")
+    chunks = [scipy.sparse.csr_matrix(part) if sparse else part for part in np.array_split(X, 4)]
+    nmfstream.fit(iter(chunks), K, solver=solver, beta_loss=beta, memory=2 << 30)
+    expected, called = seen
+    assert called or solver == "mu"
+    assert called <= expected
+
+
 def test_what_reading_calls_was_expected(data, tmp_path, seen):
     assert main(["convert", str(data / "lzf.h5"), "-o", str(tmp_path / "X.npy"), "-q"]) == 0
     expected, called = seen
