@@ -199,9 +199,11 @@ def hals_stripe(A: Array, B: Array, H: Array, p: Penalties, sweeps: int = 2) -> 
     B, H : ndarray, shape (n_components, some columns)
     """
     diag = A.diagonal() + p.l2_H
-    h = H.astype(np.float64)
     linear = B - p.l1_H
     live = np.flatnonzero(A.diagonal() > 1e-14 * A.diagonal().max(initial=0.0))
+    if len(live) == len(A):  # for one column of H, the same descent as for one row of W
+        return np.ascontiguousarray(descend(linear.T, A + np.diag(diag - A.diagonal()), H.T, sweeps, 0.0).T, H.dtype)
+    h = H.astype(np.float64)
     for _ in range(sweeps):
         for a in live:
             np.maximum(h[a] + (linear[a] - A[a] @ h - p.l2_H * h[a]) / diag[a], 0, out=h[a])
