@@ -76,4 +76,4 @@ def draw(found: dict[str, Any], path: Path) -> None:
             axes.set(xscale="log", xlabel=key)
         left.set(ylabel="‖X − WH‖/‖X‖" if entry["beta"] == 2 else "D(X‖WH)/ΣX", title=f"{name}, k = {entry['k']}")
         left.legend(fontsize="small")
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=80)
