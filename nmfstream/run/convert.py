@@ -163,30 +163,17 @@ def convert(config: ConvertConfig, listener: Listener = silent) -> ConvertReport
                 report.nnz = written.nnz
             sink.commit()
         else:
-            _convert(config, data, sink, unit, memory, dtype, report, listener)
+            report.rows_written = rows - sink.done
+            try:
+                _copy(config, data, sink, unit, memory, dtype, listener)
+                report.nnz = sink.nnz
+                sink.commit()
+            except BaseException:
+                sink.abort()
+                raise
         report.clipped = data.policy.clipped
     report.seconds = time.perf_counter() - began
     return report
-
-
-def _convert(
-    config: ConvertConfig,
-    data: Data,
-    sink: _Sink,
-    unit: int,
-    memory: MemoryPlan,
-    dtype: np.dtype[Any],
-    report: ConvertReport,
-    listener: Listener,
-) -> None:
-    try:
-        report.rows_written = data.reader.shape[0] - sink.done
-        _copy(config, data, sink, unit, memory, dtype, listener)
-        report.nnz = sink.nnz
-        sink.commit()
-    except BaseException:
-        sink.abort()
-        raise
 
 
 def stored_dtype(asked: str, given: Any) -> np.dtype[Any]:
