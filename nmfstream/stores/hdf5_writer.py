@@ -64,5 +64,7 @@ def find(file: DurableFile, dataset: str, making: Making) -> int:
 def open_hdf5(output: Output, making: Making) -> OffsetWriter:
     """Begin or continue an HDF5 output."""
     name = output.dataset
-    file, offset, resumed = begin(output.path, making, lambda f: lay(f, name, making), lambda f: find(f, name, making))
+    file, offset, resumed = begin(
+        output.path, making.partial, making.resume, lambda f: lay(f, name, making), lambda f: find(f, name, making)
+    )
     return OffsetWriter(file, offset, making, output.path, resumed=resumed)

@@ -50,5 +50,7 @@ def find(file: DurableFile, making: Making) -> int:
 
 def open_npy(output: Output, making: Making) -> OffsetWriter:
     """Begin or continue an NPY output."""
-    file, offset, resumed = begin(output.path, making, lambda f: lay(f, making), lambda f: find(f, making))
+    file, offset, resumed = begin(
+        output.path, making.partial, making.resume, lambda f: lay(f, making), lambda f: find(f, making)
+    )
     return OffsetWriter(file, offset, making, output.path, resumed=resumed)

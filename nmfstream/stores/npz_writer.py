@@ -56,7 +56,11 @@ def _add(archive: zipfile.ZipFile, name: str, file: DurableFile | bytes) -> None
 def open_npz(output: Output, making: Making) -> NpzWriter:
     """Begin or continue an NPZ output."""
     file, offset, resumed = begin(
-        output.path, making, lambda f: npy_writer.lay(f, making), lambda f: npy_writer.find(f, making)
+        output.path,
+        making.partial,
+        making.resume,
+        lambda f: npy_writer.lay(f, making),
+        lambda f: npy_writer.find(f, making),
     )
     writer = NpzWriter(file, offset, making, output.path, resumed=resumed)
     writer.member = output.dataset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from nmfstream.storage.durable import DurableFile
 from nmfstream.stores.outputs import Making, forget_ranges
 from nmfstream.types import Array
 
-Layout = Callable[[DurableFile], int]
-"""Writes a file's skeleton and returns the offset of its first row."""
+Place = TypeVar("Place")
+"""Where values lie in a file: the offset of its first row, or the offsets of its parts."""
 
 
 def checked_rows(start: int, rows: Array, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
@@ -70,23 +70,32 @@ class OffsetWriter:
         self._file.close()
 
 
-def begin(final: Path, making: Making, lay: Layout, find: Layout) -> tuple[DurableFile, int, bool]:
+def begin(
+    final: Path,
+    partial: Path | None,
+    resume: bool,
+    lay: Callable[[DurableFile], Place],
+    find: Callable[[DurableFile], Place],
+) -> tuple[DurableFile, Place, bool]:
     """Open the file in progress.
 
     Parameters
     ----------
+    partial : Path or None
+        Name while in progress; None: a hidden one beside the final name.
+    resume : bool
+        Continue `partial` where it is there.
     lay : callable
-        Writes the skeleton into an empty file.
+        Writes the skeleton into an empty file; says where the values go.
     find : callable
-        Offset of the rows in an existing file, or an error if it is not the same array.
+        Where they are in an existing file, or an error if it is not the same array.
 
     Returns
     -------
-    file, offset, resumed
+    file, place, resumed
         Where `partial` was named, the file appeared under it with its whole skeleton.
     """
-    partial = making.partial
-    if making.resume and partial is not None and durable.exists(partial):
+    if resume and partial is not None and durable.exists(partial):
         return *_continue(partial, find), True
     file = durable.temporary(final if partial is None else partial)
     try:
@@ -97,7 +106,7 @@ def begin(final: Path, making: Making, lay: Layout, find: Layout) -> tuple[Durab
         raise
 
 
-def _continue(partial: Path, find: Layout) -> tuple[DurableFile, int]:
+def _continue(partial: Path, find: Callable[[DurableFile], Place]) -> tuple[DurableFile, Place]:
     file = durable.reopen(partial)
     try:
         return file, find(file)

@@ -21,7 +21,7 @@ from nmfstream.stores import npy_writer, zarr_writer
 from nmfstream.stores.anndata_writer import name_hdf5, name_zarr
 from nmfstream.stores.hdf5_writer import create_dataset
 from nmfstream.stores.npz_writer import publish_archive
-from nmfstream.stores.offset_writer import another_array
+from nmfstream.stores.offset_writer import begin
 from nmfstream.stores.outputs import Output, forget_ranges, parse_output
 from nmfstream.types import CSR, Array, Matrix
 
@@ -142,23 +142,10 @@ class HDF5Parts:
     def __init__(self, output: Output, making: SparseMaking, lengths: Lengths) -> None:
         self._output, self._making = output, making
         self._capacity = making.lengths(making.shape[0], making.nnz)
-        if lengths["indptr"]:
-            self._file = durable.reopen(making.partial)
-            self._offsets = self._found()
-        else:
-            self._file, self._offsets = self._begin()
-
-    def _begin(self) -> tuple[DurableFile, dict[str, int]]:
-        file = durable.temporary(self._making.partial)
-        try:
-            offsets = self._lay(file, self._capacity)
-            file.sync()
-            file.close()
-            durable.publish(file.path, self._making.partial)
-        except BaseException:
-            durable.discard(file)
-            raise
-        return durable.reopen(self._making.partial), offsets
+        resume = lengths["indptr"] > 0
+        self._file, self._offsets, _ = begin(
+            output.path, making.partial, resume, lambda file: self._lay(file, self._capacity), self._find
+        )
 
     def _lay(self, file: DurableFile, lengths: Lengths) -> dict[str, int]:
         """Create the datasets and close the file; their offsets."""
@@ -173,16 +160,12 @@ class HDF5Parts:
             file.truncate(end)
         return offsets
 
-    def _found(self) -> dict[str, int]:
-        try:
-            with h5py.File(self._file, "r") as store:
-                group = store[self._output.dataset]
-                if any(group[part].shape != (self._capacity[part],) for part in PARTS):
-                    raise ValueError("another array")
-                return {part: int(group[part].id.get_offset() or 0) for part in PARTS}
-        except (ValueError, KeyError, OSError) as error:
-            self._file.close()
-            raise another_array(self._making.partial) from error
+    def _find(self, file: DurableFile) -> dict[str, int]:
+        with h5py.File(file, "r") as store:
+            group = store[self._output.dataset]
+            if any(group[part].shape != (self._capacity[part],) for part in PARTS):
+                raise ValueError("another array")
+            return {part: int(group[part].id.get_offset() or 0) for part in PARTS}
 
     def put(self, part: str, start: int, values: Array) -> None:
         """See `Parts`."""
