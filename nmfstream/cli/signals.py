@@ -54,6 +54,11 @@ def dying_tidily() -> Iterator[None]:
     sys.unraisablehook = _say_other
     try:
         yield
+    except (Terminated, KeyboardInterrupt):
+        from nmfstream.storage.durable import remove_unpublished
+
+        remove_unpublished()  # a signal may come between a file's making and the `try` that guards it
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = hook

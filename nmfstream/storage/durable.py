@@ -32,6 +32,9 @@ _UNSYNCABLE = (errno.EINVAL, errno.ENOTSUP)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 _NOT_CREATABLE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
+_in_making: set[Path] = set()
+"""Hidden names given out by this process; some may be published or gone."""
+
 
 def _patiently(call: Callable[[], T]) -> T:
     """Make a call on a path again where a network file system lost its handle, or a signal came between."""
@@ -72,7 +75,14 @@ def _creating(path: Path) -> Iterator[None]:
 
 
 def temporary_name(final: Path) -> Path:
-    """A hidden name beside `final` that tells whose it is: ``.NAME.HOST-PID-RANDOM.tmp``."""
+    """A hidden name beside `final` for what `publish` will name, or `remove_unpublished` removes."""
+    name = _hidden_name(final)
+    _in_making.add(name)
+    return name
+
+
+def _hidden_name(final: Path) -> Path:
+    """A name that tells whose it is: ``.NAME.HOST-PID-RANDOM.tmp``."""
     return final.parent / f".{final.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
@@ -109,6 +119,7 @@ def publish(path: Path, final: Path, *, overwrite: bool = False) -> None:
             _patiently(lambda: disk.current().rename(str(path), str(final)))
         else:
             _link(str(path), str(final))
+    _in_making.discard(path)
     sync_folder(final.parent)
 
 
@@ -142,6 +153,7 @@ def publish_tree(folder: Path, final: Path, *, overwrite: bool = False) -> None:
     sync_folder(final.parent)
     if old is not None:
         remove_tree(old)
+    _in_making.discard(folder)
 
 
 def _replace(folder: Path, final: Path) -> Path:
@@ -150,7 +162,7 @@ def _replace(folder: Path, final: Path) -> Path:
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
             raise
-        aside = temporary_name(final)
+        aside = _hidden_name(final)
         disk.current().rename(str(final), str(aside))
         disk.current().rename(str(folder), str(final))
         return aside
@@ -176,6 +188,13 @@ def discard(file: DurableFile) -> None:
         file.close()
     with suppress(NmfstreamError, OSError):
         remove(file.path)
+
+
+def remove_unpublished() -> None:
+    """Remove whatever this process has under hidden names: it ends, and no code that would do so is reached."""
+    while _in_making:
+        with suppress(NmfstreamError, OSError):
+            remove_tree(_in_making.pop())
 
 
 def sync_folder(folder: Path) -> None:
@@ -243,6 +262,7 @@ def remove(path: Path) -> None:
     """Remove a file; nothing happens where it is gone already."""
     with translated(path), suppress(FileNotFoundError):
         _patiently(lambda: disk.current().unlink(str(path)))
+    _in_making.discard(path)
 
 
 def remove_folder(path: Path) -> None:
@@ -255,11 +275,12 @@ def remove_tree(path: Path) -> None:
     """Remove a folder and all below it (links are removed, not followed), or a file."""
     with translated(path), suppress(FileNotFoundError):
         if not disk.current().stat(str(path)).folder:
-            disk.current().unlink(str(path))
+            remove(path)
             return
         for name in sorted(disk.current().listdir(str(path))):
             remove_tree(path / name)
         disk.current().rmdir(str(path))
+    _in_making.discard(path)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -7,7 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from nmfstream.cli.signals import Terminated, dying_tidily
+from nmfstream.storage import durable
+from nmfstream.stores.growing import GrowingNpy
 
 DROPPING = """
 import os, sys, time, weakref
@@ -61,3 +66,14 @@ def test_where_exceptions_are_dropped(number: signal.Signals, code: int, way: st
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert [(tmp_path / name).exists() for name in ("going on", "tidied")] == [True, True]
+
+
+@pytest.mark.parametrize("end", [Terminated(signal.SIGTERM), KeyboardInterrupt()], ids=["SIGTERM", "Ctrl-C"])
+def test_a_signal_before_anything_guards_the_file_in_the_making(end: BaseException, tmp_path: Path) -> None:
+    with pytest.raises(type(end)), dying_tidily():
+        whole = GrowingNpy(tmp_path / "whole.npy", 2, np.dtype(np.float32))
+        whole.commit()
+        (durable.temporary_name(tmp_path / "Y.zarr") / "c").mkdir(parents=True)
+        GrowingNpy(tmp_path / "Y.npy", 2, np.dtype(np.float32))
+        raise end
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.npy"]
