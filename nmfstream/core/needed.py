@@ -13,7 +13,14 @@ import numpy as np
 
 from nmfstream.core import sweeps as descents
 from nmfstream.core.init_stages import OVERSAMPLING
-from nmfstream.core.kernels import divergence_ccd, kl_newton, newton_least_squares, sparse_products, sweeps
+from nmfstream.core.kernels import (
+    divergence_ccd,
+    kl_newton,
+    newton_least_squares,
+    sparse_products,
+    sweeps,
+    thin_products,
+)
 from nmfstream.core.mu_iterate import HALVES
 from nmfstream.core.products import COMPILED_SIZE
 from nmfstream.core.protocols import Problem
@@ -23,6 +30,8 @@ from nmfstream.machine_code import expect
 TYPES: dict[str, str] = {
     "sweeps_compiled.sweeps": "U2 U2 U1 U2 int64 U i1",
     "squares_compiled.squares": "T1",
+    "thin_products_compiled.rows_times": "T2 T2 T2",
+    "thin_products_compiled.add_outer": "T2 T2 int64 T2",
     "newton_compiled.newton_rows": "d2 d2 d2 int64 float64 float64 i1",
     "kl_newton_compiled.gradients": "l1 i1 d1 d2 d2 d1 d2 d1 d2",
     "kl_newton_compiled.newton": "l1 i1 d1 d2 d2 d1 d2 d1 d2 int64 int64",
@@ -84,8 +93,10 @@ def expect_stream(name: str, problem: Problem, n_components: int, beta: float) -
     """
     if name in ("hals", "newton"):
         expect_solver(name, problem, n_components, beta)
-    elif problem.sparse and _products(problem, Work.of(problem, n_components)):
-        for kernel in PRODUCTS:
+    else:
+        work = Work.of(problem, n_components)
+        names = PRODUCTS if problem.sparse and _products(problem, work) else _thin(problem, work) if beta == 2 else ()
+        for kernel in names:
             _expect(kernel, problem.dtype, problem.dtype)
     if name != "mu":
         expect_rows(problem, n_components, beta)
@@ -127,7 +138,15 @@ def _columns(problem: Problem, work: Work) -> set[str]:
     return {"sparse_products_compiled.find_ranges", "sparse_products_compiled.copy_ranges"} if many else set()
 
 
+def _thin(problem: Problem, work: Work) -> Iterator[str]:
+    for kernel in thin_products.FEATURES:
+        if not problem.sparse and thin_products.pays(kernel, (work.rows, problem.n_features), work.k):
+            yield f"thin_products_compiled.{kernel}"
+
+
 def _multiplicative(problem: Problem, work: Work, beta: float) -> Iterator[str]:
+    if beta == 2:
+        yield from _thin(problem, work)
     if (problem.sparse, beta) in MU:
         yield from MU[problem.sparse, beta]
     elif problem.sparse:
@@ -141,6 +160,7 @@ def _hals(problem: Problem, work: Work, beta: float) -> Iterator[str]:
         yield "sweeps_compiled.sweeps"
     if work.cells >= COMPILED_SIZE:
         yield "squares_compiled.squares"
+    yield from _thin(problem, work)
     if problem.sparse and _products(problem, work):
         yield from PRODUCTS
 

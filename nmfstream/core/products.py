@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nmfstream.core.kernels import thin_products
 from nmfstream.core.kernels.sparse_products import times_dense, transposed_times
 from nmfstream.machine_code import Kernel
 from nmfstream.types import CSR, Array, Matrix
@@ -22,12 +23,16 @@ COMPILED_SIZE = 1 << 17
 
 def times_Ht(X: Matrix, H: Array) -> Array:
     """X·Hᵀ, shape (n_rows, n_components), in the common dtype of X and H."""
-    return times_dense(X, np.ascontiguousarray(H.T)) if isinstance(X, CSR) else np.asarray(X @ H.T)
+    if isinstance(X, CSR):
+        return times_dense(X, np.ascontiguousarray(H.T))
+    return thin_products.rows_times(X, H)
 
 
 def Wt_times(W: Array, X: Matrix) -> Array:
     """Wᵀ·X, shape (n_components, n_features)."""
-    return np.ascontiguousarray(transposed_times(X, W).T) if isinstance(X, CSR) else np.asarray(W.T @ X)
+    if isinstance(X, CSR):
+        return np.ascontiguousarray(transposed_times(X, W).T)
+    return thin_products.transposed_times(W, X)
 
 
 def sum_of_squares(X: Matrix) -> float:

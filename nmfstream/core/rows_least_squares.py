@@ -115,7 +115,7 @@ class LeastSquaresRows:
     def _products(self, X: Matrix) -> Array:
         if isinstance(X, CSR):
             return times_Ht(X._replace(data=X.data.astype(self.H.dtype, copy=False)), self.H)
-        return in_tiles(lambda tile: times_Ht(tile.astype(self.H.dtype, copy=False), self.H), X, tile_rows(self.H))
+        return in_tiles(lambda tile: tile.astype(self.H.dtype, copy=False) @ self.H.T, X, tile_rows(self.H))
 
     def _finish(self, C: Array, W: Array, reference: Array) -> Array:
         """Newton on the rows whose residual does not vouch for them; the relative residuals of all."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nmfstream.core.kernels import sparse_products
+from nmfstream.core.kernels import sparse_products, thin_products
 from nmfstream.core.products import Wt_times, sum_of_squares, times_Ht, total
 from nmfstream.core.reduction import columns
 from nmfstream.types import CSR, Array
@@ -26,10 +26,19 @@ def either(request, monkeypatch):
     least = {"compiled": 0, "numpy": 1 << 60}[request.param]
     monkeypatch.setattr(sparse_products, "COMPILED_WORK", least)
     monkeypatch.setattr(sparse_products, "COMPILED_NONZEROS", least)
+    if request.param == "compiled":
+        request.getfixturevalue("thin")
+
+
+@pytest.fixture
+def thin(monkeypatch):
+    """Compiled products of dense blocks of any shape."""
+    monkeypatch.setattr(thin_products, "COMPILED_WORK", 0)
+    monkeypatch.setattr(thin_products, "FEATURES", dict.fromkeys(thin_products.FEATURES, (0, 1 << 60)))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("n", "m", "k"), [(1, 1, 1), (30, 50, 7), (200, 9, 20)])
+@pytest.mark.parametrize(("n", "m", "k"), [(1, 1, 1), (30, 50, 7), (200, 9, 20), (101, 213, 6), (6, 96, 64)])
 def test_products(either, n, m, k, dtype):
     X, dense = block(0, n, m, dtype)
     rng = np.random.default_rng(1)
@@ -92,3 +101,24 @@ def test_sum_of_squares_at_every_scale(scale: float, dtype: type) -> None:
     assert sum_of_squares(X) == pytest.approx(expected, rel=1e-12)
     assert sum_of_squares(X[:, 3:50]) == pytest.approx(float((X[:, 3:50].astype(np.float64) ** 2).sum()), rel=1e-12)
     assert sum_of_squares(np.zeros_like(X)) == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_rows_products_are_the_same_bits_wherever_it_lies(thin, dtype):
+    rng = np.random.default_rng(4)
+    X, H = rng.random((50, 301)).astype(dtype), rng.random((7, 301)).astype(dtype)
+    C = times_Ht(X, H)
+    for a in (1, 5, 48):
+        np.testing.assert_array_equal(times_Ht(X[a:], H), C[a:])
+        np.testing.assert_array_equal(times_Ht(X[:a], H), C[:a])
+
+
+def test_compiled_products_write_only_what_is_theirs(thin):
+    """Rows and columns beyond the arrays are neither read (NaN would spread) nor written."""
+    room = np.full((40, 64), np.nan, np.float32)
+    X, W = np.ones((13, 37), np.float32), np.ones((13, 5), np.float32)
+    room.reshape(-1)[: X.size] = 1
+    X = room.reshape(-1)[: X.size].reshape(X.shape)
+    assert (times_Ht(X, np.ones((5, 37), np.float32)) == 37).all()
+    assert (Wt_times(W, X) == 13).all()
+    assert np.isnan(room.reshape(-1)[X.size :]).all()

@@ -22,3 +22,21 @@ def vector_bytes() -> int:
 def lanes(dtype: np.dtype[Any]) -> int:
     """Numbers in a vector."""
     return vector_bytes() // dtype.itemsize
+
+
+WIDE = 4
+"""Components whose sums are in registers at once."""
+TILE_ROWS = 48
+"""Rows of X of which one strip of features stays in the first-level cache."""
+
+
+@cache
+def register_bytes() -> int:
+    """One register of the widest kind."""
+    return vector_bytes() // 2
+
+
+@cache
+def tall() -> int:
+    """Rows, or vectors of features, whose sums with `WIDE` components fill the register file."""
+    return 6 if register_bytes() == 64 else 3
