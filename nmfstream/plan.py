@@ -48,10 +48,13 @@ class Pass:
         Rows of a batch.
     parts : mapping of str to int
         Bytes by purpose besides the buffers: W of a batch, what is computed from it.
+    block : int or None
+        Rows of a block where a batch is known by its blocks (see `Stage.by_block`) and dense.
     """
 
     unit: int
     parts: Mapping[str, int] = field(default_factory=dict)
+    block: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,11 +119,12 @@ def plan_memory(layout: Layout, demand: Demand, threads: int, memory: int) -> Me
         If the smallest buffers do not fit; names the smallest budget that works.
     """
     always = {**demand.always, "decoding": decoding_bytes(layout, threads)}
-    plans = [_plan(layout, always, demand, *choice) for choice in _choices(layout, demand)]
+    plans = [_plan(layout, always, demand, threads, *choice) for choice in _choices(layout, demand)]
     for plan in plans:
         if plan.peak <= memory:
             return plan
-    raise _too_small(memory, plans[-1], bool(demand.sample) and "sample" in plans[-1].parts)
+    least = min(plans, key=lambda plan: plan.peak)
+    raise _too_small(memory, least, bool(demand.sample) and "sample" in least.parts)
 
 
 def refuse_beyond(plan: MemoryPlan, memory: int) -> MemoryPlan:
@@ -136,11 +140,14 @@ def refuse_beyond(plan: MemoryPlan, memory: int) -> MemoryPlan:
     return plan
 
 
-def _plan(layout: Layout, always: Mapping[str, int], demand: Demand, portion: int, buffers: int) -> MemoryPlan:
+def _plan(
+    layout: Layout, always: Mapping[str, int], demand: Demand, threads: int, portion: int, buffers: int
+) -> MemoryPlan:
     """The largest of what is there at a time: the compiler, a sample, or a pass."""
-    passes = [{**p.parts, "buffers": buffers_bytes(layout, p.unit, portion, buffers)} for p in demand.passes]
+    passes = [{**p.parts, "buffers": pass_bytes(layout, p, portion, buffers, threads)} for p in demand.passes]
     most = larger(demand.sample, *passes)
-    return MemoryPlan(larger(demand.before, {**always, **most}), portion, buffers)
+    at_once = {name: always.get(name, 0) + most.get(name, 0) for name in {**always, **most}}
+    return MemoryPlan(larger(demand.before, at_once), portion, buffers)
 
 
 def larger(*times: Mapping[str, int]) -> Mapping[str, int]:
@@ -149,8 +156,8 @@ def larger(*times: Mapping[str, int]) -> Mapping[str, int]:
 
 
 def _choices(layout: Layout, demand: Demand) -> list[tuple[int, int]]:
-    """(bytes a portion, buffers), best first; the last is one batch in each of two buffers."""
-    least = max(1, int(min(p.unit for p in demand.passes) * layout.row_bytes))
+    """(bytes a portion, buffers), best first; the last is one batch (or block) in each of two buffers."""
+    least = max(1, int(min(p.block or p.unit for p in demand.passes) * layout.row_bytes))
     sizes = [size for i in range(5) if (size := PORTION_BYTES >> i) > least]
     return [(size, N_BUFFERS) for size in sizes] + [(size, 2) for size in sizes] + [(least, 2)]
 
@@ -163,6 +170,28 @@ def buffers_bytes(layout: Layout, unit: int, portion: int, buffers: int) -> int:
     n, stripe = layout.n_rows, layout.stripe_rows
     batches = max(int(portion / max(1.0, layout.row_bytes)) // unit, -(-stripe // unit), 1) * unit
     return int(min(buffers, -(-n // batches)) * min(batches + stripe - 1, n) * layout.row_bytes)
+
+
+def pass_bytes(layout: Layout, wanted: Pass, portion: int, buffers: int, threads: int) -> int:
+    """Bytes of a pass's buffers: of whole batches, or of strips and the blocks that several of them make."""
+    height = None if wanted.block is None else strip_rows(layout, wanted.block)
+    if height is None or wanted.block is None:
+        return buffers_bytes(layout, wanted.unit, portion, buffers)
+    count, n = strips_at_once(layout, height, portion, buffers, threads), layout.n_rows
+    joined = threads * min(wanted.block, n) if layout.stripe_rows > 1 and height < n else 0
+    return int((min(count, -(-n // height)) * min(height, n) + joined) * layout.row_bytes)
+
+
+def strip_rows(layout: Layout, block_rows: int) -> int | None:
+    """Rows of a strip: a block, or as many stripes of chunks as hold one; None where that is too much at once."""
+    height = -(-block_rows // layout.stripe_rows) * layout.stripe_rows
+    return height if min(height, layout.n_rows) * layout.row_bytes <= PORTION_BYTES else None
+
+
+def strips_at_once(layout: Layout, height: int, portion: int, buffers: int, threads: int) -> int:
+    """Strips in memory: what each thread is at, as many ahead, and two more, if `buffers` portions hold them."""
+    held = int(portion * buffers / max(1.0, height * layout.row_bytes))
+    return max(2, min(held, 2 * threads + 2))
 
 
 def decoding_bytes(layout: Layout, threads: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nmfstream.errors import UsageError
@@ -19,7 +19,8 @@ layouts = st.builds(
     task_bytes=st.integers(0, 64 * MiB),
 )
 parts = st.dictionaries(st.sampled_from(["libraries", "W", "tiles"]), st.integers(0, 256 * MiB), max_size=2)
-passes = st.lists(st.builds(Pass, st.integers(1, 10**5), parts), min_size=1, max_size=3)
+units, blocks = st.integers(1, 10**5), st.none() | st.integers(1, 10**4)
+passes = st.lists(st.builds(Pass, units, parts, blocks), min_size=1, max_size=3)
 demands = st.builds(Demand, parts, passes, st.just({}) | st.integers(1, 512 * MiB).map(lambda size: {"sample": size}))
 
 
@@ -42,6 +43,8 @@ def test_a_plan_keeps_to_its_budget(layout: Layout, demand: Demand, more: int) -
     assert plan_memory(layout, demand, 2, budget).peak <= budget
 
 
+@example(Layout(5_000_000, 4.0, 1, 0), Demand({}, [Pass(4_000_000)]))  # one buffer for all is less than two
+@example(Layout(524289, 4.0, 1, 0), Demand({"libraries": 4194281}, [Pass(3), Pass(1, {"libraries": 0})]))
 @given(layouts, demands)
 def test_less_than_the_smallest_budget_named_is_refused(layout: Layout, demand: Demand) -> None:
     with pytest.raises(UsageError, match="too small"):
@@ -65,7 +68,8 @@ def test_every_buffer_holds_a_whole_batch(layout: Layout, demand: Demand) -> Non
 
 @given(layouts, demands, st.integers(2, 1000))
 def test_the_peak_is_flat_in_the_rows_of_a_large_store(layout: Layout, demand: Demand, times: int) -> None:
-    rows = 3 * (int(PORTION_BYTES / layout.row_bytes) + max(p.unit for p in demand.passes) + layout.stripe_rows)
+    unit, block = (max(sizes) for sizes in zip(*((p.unit, p.block or 0) for p in demand.passes), strict=True))
+    rows = 3 * (int(PORTION_BYTES / layout.row_bytes) + unit + 3 * (block + layout.stripe_rows))
     peaks = [
         plan_memory(layout._replace(n_rows=n), demand, 2, 1 << 60).peak for n in (rows, times * rows)
     ]  # fmt: skip

@@ -26,7 +26,7 @@ class ClosingStage:
     state : RunState
     """
 
-    name, resident, carries_W, learns = "choice of H", True, False, False
+    name, resident, carries_W, learns, by_block = "choice of H", True, False, False, False
 
     def __init__(self, solver: Any, state: RunState) -> None:
         self.solver, self.own = solver, cast(FewPassState, state.solver)

@@ -141,6 +141,11 @@ class FewPass(Generic[S]):
             return 0
         return sample.sample_size(self.problem, self.k, start.sample_rows)
 
+    @property
+    def by_block(self) -> bool:
+        """Whether its passes need a batch's blocks only, each once (see `Stage`)."""
+        return False
+
     def plan(self) -> list[sample.Level]:
         """The levels of the sample fit."""
         start = self.parameters.start
@@ -239,7 +244,7 @@ class FewPass(Generic[S]):
 class SampleStage:
     """The tournament as a resident stage: a step is a level."""
 
-    name, resident, carries_W, learns = "sample", True, False, False
+    name, resident, carries_W, learns, by_block = "sample", True, False, False, False
 
     def __init__(self, solver: FewPass[Any], state: RunState) -> None:
         self.solver, self.run = solver, state
@@ -286,6 +291,7 @@ class PassStage(Generic[S]):
         self.own = cast(S, state.solver)
         self.name = f"pass {state.n_iter + 1}"
         self.unit: int = solver.schedule.batch_size
+        self.by_block: bool = solver.by_block
 
     @property
     def done(self) -> bool:

@@ -63,6 +63,11 @@ class Hals(FewPass[HalsState]):
             )
         super().__init__(problem, parameters)
 
+    @property
+    def by_block(self) -> bool:
+        """See `FewPass.by_block`: not where rows are set aside, nor where WᵀX is summed by feature stripes."""
+        return self.share <= 0 and not by_stripes(self.k, self.problem.n_features)
+
     def fitter(self) -> Fitter:
         """How the sample is fitted."""
         return HalsFitter(self.objective, self.parameters.start.init)
@@ -147,11 +152,11 @@ def block_map(
     whole = precise or not by_stripes(k, m)
 
     def solve(block: Block) -> tuple[Array, fro.Sums]:
-        X = block.X
-        done = fro.block_sums(X, H, G, p, effort, precise=precise) if whole else fro.row_sums(X, H, G, p, effort)
-        if squares:
-            done[1].square = 0.5 * sum_of_squares(X)
-        return done
+        with block.reading() as X:
+            done = fro.block_sums(X, H, G, p, effort, precise=precise) if whole else fro.row_sums(X, H, G, p, effort)
+            if squares:
+                done[1].square = 0.5 * sum_of_squares(X)
+            return done
 
     if whole:
         for _, s in in_order(executor, solve, blocks):
@@ -183,10 +188,10 @@ class HalsPass(PassStage[HalsState]):
         return held.shape[0], 0.5 * sum_of_squares(held) + s.half_square + fro.row_penalty(s, p)
 
     def started(self, batch: Batch) -> Array:
-        """H, drawn from the first batch where there is none yet."""
+        """H, drawn from the first block where there is none yet."""
         if self.own.H is not None:
             return self.own.H
-        return random_H(batch.X, self.solver.k, self.own.seed, 1)[0]
+        return random_H(batch.blocks()[0].X, self.solver.k, self.own.seed, 1)[0]
 
 
 class FirstPass(HalsPass):
@@ -197,7 +202,7 @@ class FirstPass(HalsPass):
         own, solver = self.own, self.solver
         H = self.started(batch)
         blocks, held = self.parts(batch)
-        rows = sum(b.X.shape[0] for b in blocks)
+        rows = batch.n_rows - (0 if held is None else held.shape[0])
         s = block_map(blocks, H, self.penalties(0.0), fro.COLD, executor, precise=own.precise, squares=True)
         s = with_WH(s, H) if own.precise else s
         held_rows, held_total = self.score(held, H)
@@ -257,7 +262,7 @@ class FullPass(HalsPass, RevivingPass[HalsState]):
         assert Hy is not None
         own.H_before = own.H
         blocks, held = self.parts(batch)
-        rows = sum(b.X.shape[0] for b in blocks)
+        rows = batch.n_rows - (0 if held is None else held.shape[0])
         s = block_map(blocks, Hy, p, fro.SHARP, executor, precise=own.precise)
         worst = self.look(blocks, Hy, executor)
         held_rows, held_total = self.score(held, Hy)

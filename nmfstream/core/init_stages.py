@@ -42,7 +42,7 @@ class _Preparing:
     """What the stages share: all rows once, no W, no update of H."""
 
     rows: Runs | None = None
-    resident = carries_W = learns = done = False
+    resident = carries_W = learns = done = by_block = False
     name = ""
 
     def __init__(self, owner: Initialization, run: RunState) -> None:

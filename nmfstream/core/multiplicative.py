@@ -79,6 +79,7 @@ class MuPass:
     rows: Runs | None = None
     resident = False
     learns = True
+    by_block = False
 
     def __init__(self, solver: MiniBatchMU, state: RunState, number: int) -> None:
         self._solver, self._state, self._number = solver, state, number

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from nmfstream.core.state import RunState
-from nmfstream.types import Array, Matrix, Runs, cut
+from nmfstream.types import CSR, Array, Matrix, Runs, cut
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,34 +25,52 @@ class Executor(Protocol):
         ...
 
 
-class Block(NamedTuple):
-    """A fixed cut of a batch: its rows relative to the batch, and those rows of X."""
+class Block:
+    """A fixed cut of a batch.
 
-    start: int
-    stop: int
-    X: Matrix
+    Parameters
+    ----------
+    start, stop : int
+        Its rows, relative to the batch.
+    X : Matrix
+        Those rows.
+    """
+
+    def __init__(self, start: int, stop: int, X: Matrix) -> None:
+        self.start, self.stop, self._X = start, stop, X
+
+    @property
+    def X(self) -> Matrix:
+        """The rows."""
+        return self._X
+
+    def reading(self) -> AbstractContextManager[Matrix]:
+        """The rows for one task: valid until the context is left."""
+        return nullcontext(self._X)
 
 
-@dataclass(frozen=True)
 class Batch:
-    """Rows between two steps.
+    """Rows between two steps, valid until the next batch is asked for.
 
-    Attributes
+    Parameters
     ----------
     start : int
         Absolute row number of the first row.
     X : Matrix, shape (n_rows, n_features)
-        The rows, in the model's dtype, checked. Valid until the next batch is asked for.
+        The rows, in the model's dtype, checked.
     block_rows : int
         Rows a block; follows from shape and parameters alone.
-    W : ndarray of shape (n_rows, n_components) or None
+    W : ndarray of shape (n_rows, n_components), optional
         The rows of W that the previous pass left, where the stage carries W.
     """
 
-    start: int
-    X: Matrix
-    block_rows: int
-    W: Array | None = None
+    def __init__(self, start: int, X: Matrix, block_rows: int, W: Array | None = None) -> None:
+        self.start, self.block_rows, self.W, self._X = start, block_rows, W, X
+
+    @property
+    def X(self) -> Matrix:
+        """The rows."""
+        return self._X
 
     @property
     def stop(self) -> int:
@@ -62,13 +80,21 @@ class Batch:
     @property
     def n_rows(self) -> int:
         """Number of rows."""
-        return int(self.X.shape[0])
+        return int(self._X.shape[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows in memory."""
+        X = self._X
+        return X.nnz * (X.dtype.itemsize + 4) if isinstance(X, CSR) else X.nbytes
+
+    def bounds(self) -> list[tuple[int, int]]:
+        """Rows of each block: `block_rows`, the last may have fewer."""
+        return [(a, min(a + self.block_rows, self.n_rows)) for a in range(0, self.n_rows, self.block_rows)]
 
     def blocks(self) -> list[Block]:
-        """The batch cut into blocks of `block_rows` rows (the last may be shorter)."""
-        bounds = range(0, self.n_rows, self.block_rows)
-        stops = [min(a + self.block_rows, self.n_rows) for a in bounds]
-        return [Block(a, b, cut(self.X, a, b)) for a, b in zip(bounds, stops, strict=True)]
+        """The batch cut into blocks."""
+        return [Block(a, b, cut(self._X, a, b)) for a, b in self.bounds()]
 
 
 class Problem(NamedTuple):
@@ -117,6 +143,8 @@ class Stage(Protocol):
         `step` takes rows of W from the previous pass in `Batch.W` and returns the new ones.
     learns : bool
         A pass over the data that updates H (counted by ``n_iter``), as opposed to one that prepares.
+    by_block : bool
+        `step` needs no `Batch.X`, only its blocks, and each of them (nearly always) once, by `Block.reading`.
     """
 
     name: str
@@ -125,6 +153,7 @@ class Stage(Protocol):
     resident: bool
     carries_W: bool
     learns: bool
+    by_block: bool
 
     @property
     def done(self) -> bool:

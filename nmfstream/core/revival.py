@@ -33,7 +33,12 @@ class RevivingPass(PassStage[S]):
             return None
         solver = row_solver(H, objective, H.dtype)
         found = None if own.worst_rows is None else Worst(own.worst_loss, own.worst_rows)
-        for worst in in_order(executor, lambda b: worst_rows(b.X, solver(b.X).W, H, MOST_A_BLOCK), blocks):
+
+        def worst_of(block: Block) -> Worst:
+            with block.reading() as X:
+                return worst_rows(X, solver(X).W, H, MOST_A_BLOCK)
+
+        for worst in in_order(executor, worst_of, blocks):
             found = merge(found, worst, len(H))
         return found
 

@@ -48,7 +48,7 @@ class StreamStage:
         The solver's own first pass.
     """
 
-    rows, resident, carries_W, learns = None, False, False, True
+    rows, resident, carries_W, learns, by_block = None, False, False, True, False
 
     def __init__(self, solver: Any, state: RunState, inner: Any) -> None:
         self.solver, self.run, self.inner = solver, state, inner

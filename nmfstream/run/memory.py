@@ -59,7 +59,8 @@ def fit_memory(
     before = compiled_first(0 if config.dry_run else memory)
     held = {"H and statistics": STATES[name] * k * problem.n_features * 8}
     learning = {**W_of_batch(problem, batch, k), **working(name, problem, k, batch, threads)}
-    passes = [Pass(batch, learning), *(Pass(unit) for unit in stages)]
+    block = block_rows(problem, k, batch) if problem.nnz is None and getattr(solver, "by_block", False) else None
+    passes = [Pass(batch, learning, block), *(Pass(unit) for unit in stages)]
     if solves_rows:
         passes.append(_row_pass(problem, beta, k, block_rows(problem, k, batch), threads))
     demand = Demand(
@@ -109,7 +110,8 @@ def W_of_batch(problem: Problem, rows: int, n_components: int) -> dict[str, int]
 def _row_pass(problem: Problem, beta: float, n_components: int, block: int, threads: int) -> Pass:
     """Solving W of every row for a fixed H."""
     unit = block * UNIT_BLOCKS
-    return Pass(unit, {**W_of_batch(problem, unit, n_components), **row_scratch(problem, n_components, beta, threads)})
+    parts = {**W_of_batch(problem, unit, n_components), **row_scratch(problem, n_components, beta, threads)}
+    return Pass(unit, parts, block if problem.nnz is None else None)
 
 
 def _sweeps(problem: Problem, n_components: int, work: int = 1 << 10) -> bool:

@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nmfstream.core.protocols import Batch, Problem
+from nmfstream.plan import Layout, strip_rows, strips_at_once
 from nmfstream.run.executors import Pool, collect, settle
-from nmfstream.run.sources import join
+from nmfstream.run.sources import batch_bounds, join
+from nmfstream.run.strips import StripBatch, Strips, strip_bounds
 from nmfstream.stores.checks import canonical
 from nmfstream.stores.protocols import ReadPolicy, RowReader
 from nmfstream.types import CSR, Matrix, Runs, cut
@@ -92,13 +94,36 @@ class StoreSource:
         self.problem = Problem(n, m, policy.dtype, reader.nnz)
         self._spare: list[Any] = []
 
-    def batches(self, rows: Runs | None, unit: int, start: int, block_rows: int) -> Iterator[Batch]:
+    def batches(
+        self, rows: Runs | None, unit: int, start: int, block_rows: int, *, by_block: bool = False
+    ) -> Iterator[Batch]:
         """See `Source.batches`. A batch is valid until the next one is asked for."""
         runs = rows or ((0, self.reader.shape[0]),)
+        height = strip_rows(self._layout, block_rows) if by_block and self.reader.nnz is None else None
+        if height is not None:
+            yield from self._strip_batches(list(batch_bounds(runs, unit, start)), block_rows, height)
+            return
         for loaded in self._loaded(runs, unit, start):
             for a in range(loaded.portion.start, loaded.portion.stop, unit):
                 b = min(a + unit, loaded.portion.stop)
                 yield Batch(a, loaded.rows(a, b), block_rows)
+
+    @property
+    def _layout(self) -> Layout:
+        (n, m), reader = self.reader.shape, self.reader
+        return Layout(n, float(m * self.policy.dtype.itemsize), max(1, min(reader.chunk_rows, n)), reader.task_bytes)
+
+    def _strip_batches(self, bounds: list[tuple[int, int]], block_rows: int, height: int) -> Iterator[Batch]:
+        layout, (portion, n_buffers) = self._layout, self.reading
+        count = strips_at_once(layout, height, portion, n_buffers, self.pool.n_workers)
+        cuts = strip_bounds(bounds, block_rows, layout.stripe_rows, height)
+        strips = Strips(self.reader, self.policy, self.pool, cuts, count)
+        try:
+            for start, stop in bounds:
+                yield StripBatch(start, stop, int(layout.row_bytes), block_rows, strips)
+                strips.forget(stop)
+        finally:
+            strips.close()
 
     def gather(self, rows: Runs) -> Matrix:
         """See `Source.gather`."""

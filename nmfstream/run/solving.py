@@ -7,11 +7,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nmfstream.core.protocols import Batch, Executor
+from nmfstream.core.protocols import Batch, Block, Executor
 from nmfstream.core.rowsolve import RowSolution, RowSolver
 from nmfstream.run.events import Advanced, Listener, silent
 from nmfstream.run.sources import Source
-from nmfstream.types import CSR, Array, Matrix
+from nmfstream.types import Array
 
 UNIT_BLOCKS = 8
 
@@ -86,17 +86,18 @@ def solve_rows(
 
     if rows[0] >= rows[1]:
         return
-    batches = source.batches((rows,), block_rows * UNIT_BLOCKS, 0, block_rows)
+    batches = source.batches((rows,), block_rows * UNIT_BLOCKS, 0, block_rows, by_block=True)
+
+    def solved(block: Block) -> RowSolution:
+        with block.reading() as X:
+            return solver(X)
+
     with closing(batches):  # type: ignore[type-var]
         for batch in batches:
             blocks = batch.blocks()
-            solutions = executor.map(lambda block: solver(block.X), blocks)
+            solutions = executor.map(solved, blocks)
             for block, solution in zip(blocks, solutions, strict=True):
                 quality.take(batch.start + block.start, solution)
             W = np.concatenate([solution.W for solution in solutions])
             yield SolvedRows(batch, W, np.concatenate([solution.residual for solution in solutions]))
-            listener(Advanced(batch.stop - rows[0], _nbytes(batch.X), 0, float("nan")))
-
-
-def _nbytes(X: Matrix) -> int:
-    return X.nnz * (X.dtype.itemsize + 4) if isinstance(X, CSR) else X.nbytes
+            listener(Advanced(batch.stop - rows[0], batch.nbytes, 0, float("nan")))

@@ -16,10 +16,13 @@ class Source(Protocol):
 
     problem: Problem
 
-    def batches(self, rows: Runs | None, unit: int, start: int, block_rows: int) -> Iterator[Batch]:
+    def batches(
+        self, rows: Runs | None, unit: int, start: int, block_rows: int, *, by_block: bool = False
+    ) -> Iterator[Batch]:
         """Batches of `unit` rows of each run in `rows` (None: of all), the first `start` rows left out.
 
-        `start` counts rows of the runs, not absolute ones, and lies on a batch's bound.
+        `start` counts rows of the runs, not absolute ones, and lies on a batch's bound. With `by_block` a batch
+        may be one that is never in memory as a whole (see `Stage.by_block`).
         """
         ...
 
@@ -53,7 +56,9 @@ class MemorySource:
         self.X = X
         self.problem = Problem(n, m, np.dtype(X.dtype), X.nnz if isinstance(X, CSR) else None)
 
-    def batches(self, rows: Runs | None, unit: int, start: int, block_rows: int) -> Iterator[Batch]:
+    def batches(
+        self, rows: Runs | None, unit: int, start: int, block_rows: int, *, by_block: bool = False
+    ) -> Iterator[Batch]:
         """See `Source.batches`."""
         for a, b in batch_bounds(rows or ((0, self.X.shape[0]),), unit, start):
             yield Batch(a, cut(self.X, a, b), block_rows)

@@ -14,7 +14,7 @@ from nmfstream.core.protocols import Batch, Executor, Solver, Stage
 from nmfstream.core.state import RunState
 from nmfstream.run.events import Advanced, Listener, StageFinished, StageStarted, silent
 from nmfstream.run.sources import Source
-from nmfstream.types import CSR, Array, Matrix, Runs
+from nmfstream.types import Array, Runs
 
 
 class CarriedW(Protocol):
@@ -126,7 +126,7 @@ def _run_stage(
     steps = _resident_steps if stage.resident else _streamed_steps
     for batch in steps(stage, state, source, executor, block_rows, carried):
         loss = state.loss
-        hooks.listener(Advanced(state.row, _nbytes(batch.X), state.n_steps, loss))
+        hooks.listener(Advanced(state.row, batch.nbytes, state.n_steps, loss))
         hooks.after_step(state)
     if carried is not None and stage.carries_W and state.row < rows:
         _hand_on(stage, state, carried, rows)
@@ -153,10 +153,11 @@ def _streamed_steps(
     W = carried if stage.carries_W else None
     if W is not None:
         W.begin(state.n_iter + 1, state.row)
-    with closing(source.batches(stage.rows, stage.unit, state.row, block_rows)) as batches:  # type: ignore[type-var]
+    given = source.batches(stage.rows, stage.unit, state.row, block_rows, by_block=stage.by_block)
+    with closing(given) as batches:  # type: ignore[type-var]
         for batch in batches:
-            before = W.read(batch.start, batch.stop) if W is not None else None
-            after = stage.step(Batch(batch.start, batch.X, block_rows, before), executor)
+            batch.W = W.read(batch.start, batch.stop) if W is not None else None
+            after = stage.step(batch, executor)
             if W is not None and after is not None:
                 W.write(batch.start, after)
             state.row += batch.n_rows
@@ -198,7 +199,3 @@ def _resident_steps(
 def stage_rows(runs: Runs | None, n_samples: int | None) -> int:
     """Rows that a stage reads; 0 where nobody knows."""
     return sum(b - a for a, b in runs) if runs is not None else n_samples or 0
-
-
-def _nbytes(X: Matrix) -> int:
-    return X.nnz * (X.dtype.itemsize + 4) if isinstance(X, CSR) else X.nbytes

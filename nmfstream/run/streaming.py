@@ -75,7 +75,9 @@ class StreamSource:
                     yield chunk
                     self.rows += chunk.shape[0]
 
-    def batches(self, rows: Runs | None, unit: int, start: int, block_rows: int) -> Iterator[Batch]:
+    def batches(
+        self, rows: Runs | None, unit: int, start: int, block_rows: int, *, by_block: bool = False
+    ) -> Iterator[Batch]:
         """See `Source.batches`; what was read is gone."""
         waiting: list[Matrix] = []
         held, at = 0, 0

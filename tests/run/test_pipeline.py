@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from nmfstream.core.protocols import Block
 from nmfstream.errors import DataError, StopRequested
 from nmfstream.run.executors import Pool, SerialExecutor, ThreadExecutor
 from nmfstream.run.pipeline import Reading, StoreSource, dense_portions
@@ -64,6 +65,83 @@ def test_dense_batches(n: int, unit: int, chunk: int, portion: int, buffers: int
     assert [a for a, _ in got] == [a for a, _ in want]
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(got, want, strict=True))
     assert set(reader.decoded.values()) <= {1}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    n=st.integers(1, 200),
+    unit=st.integers(1, 80),
+    chunk=st.integers(1, 120),
+    block=st.integers(1, 40),
+    portion=st.integers(1, 1000),
+    workers=st.integers(1, 5),
+    start=st.integers(0, 3),
+)
+def test_batches_by_their_blocks(
+    n: int, unit: int, chunk: int, block: int, portion: int, workers: int, start: int
+) -> None:
+    """Every block is that of the matrix in memory, on however many threads; each chunk is decoded once a run."""
+    X, runs = matrix(n), ((0, n // 3), (n // 3 + 1, n)) if n > 9 else ((0, n),)
+    skip = min(start * unit, runs[0][1] // unit * unit)
+    reader, wanted = ChunkedReader(X, chunk), list(MemorySource(X).batches(runs, unit, skip, block))
+
+    def read(of: Block) -> tuple[np.ndarray, np.ndarray]:
+        with of.reading() as rows:
+            return rows.copy(), of.X  # type: ignore[union-attr, return-value]
+
+    with Pool(workers) as pool:
+        source = StoreSource(reader, ReadPolicy(F32), pool, Reading(portion, 2))
+        given = source.batches(runs, unit, skip, block, by_block=True)
+        for batch, want in zip(given, wanted, strict=True):
+            assert (batch.start, batch.stop, batch.n_rows, batch.nbytes) == (
+                want.start, want.stop, want.n_rows, want.nbytes,
+            )  # fmt: skip
+            np.testing.assert_array_equal(batch.blocks()[0].X, want.blocks()[0].X)
+            parts = ThreadExecutor(pool).map(read, batch.blocks())
+            for (once, again), block_of in zip(parts, want.blocks(), strict=True):
+                np.testing.assert_array_equal(once, block_of.X)
+                np.testing.assert_array_equal(again, block_of.X)
+
+
+def test_a_chunk_of_a_run_is_decoded_once_however_blocks_cut_it() -> None:
+    X = matrix(300)
+    reader = ChunkedReader(X, 7)
+    with Pool(3) as pool:
+        source = StoreSource(reader, ReadPolicy(F32), pool, Reading(64, 2))
+        for batch in source.batches(None, 50, 0, 11, by_block=True):
+            for of in batch.blocks():
+                with of.reading() as rows:
+                    np.testing.assert_array_equal(rows, X[batch.start + of.start : batch.start + of.stop])
+    assert set(reader.decoded.values()) == {1}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_by_blocks_too_the_first_fault_in_row_order_is_told(threads: int) -> None:
+    X = matrix(5000)
+    X[4100, 0] = X[4500, 1] = np.nan
+
+    def read(of: Block) -> float:
+        with of.reading() as rows:
+            return float(rows[0, 0])  # type: ignore[index]
+
+    with Pool(threads) as pool, pytest.raises(DataError, match="row 4100, column 0"):
+        source = StoreSource(MemoryReader(X), ReadPolicy(F32), pool, Reading(1 << 10, 2))
+        for batch in source.batches(None, 600, 0, 50, by_block=True):
+            ThreadExecutor(pool).map(read, batch.blocks())
+
+
+def test_what_is_clipped_is_counted_once_however_often_it_is_read() -> None:
+    X = matrix(100)
+    X[::7, 1] = -1
+    policy = ReadPolicy(F32, "clip")
+    with Pool(2) as pool:
+        source = StoreSource(MemoryReader(X), policy, pool, Reading(1 << 8, 2))
+        for batch in source.batches(None, 40, 0, 10, by_block=True):
+            for of in batch.blocks():
+                for _ in range(2):
+                    with of.reading() as rows:
+                        assert rows.min() >= 0  # type: ignore[union-attr]
+    assert policy.clipped == 15
 
 
 @settings(max_examples=100, deadline=None)
