@@ -148,17 +148,19 @@ class FewPass(Generic[S]):
 
     def plan(self) -> list[sample.Level]:
         """The levels of the sample fit."""
-        start = self.parameters.start
+        start, problem = self.parameters.start, self.problem
+        n = problem.n_samples or self.size
         if not self.size:
             return []
         return sample.levels(
-            self.problem.n_samples or self.size,
+            n,
             self.size,
             self.k,
             start.n_init,
             init=start.init,
             spectral_only=self.spectral_only,
             most=self.sample_effort,
+            work=float(self.k * (n * problem.n_features if problem.nnz is None else problem.nnz)),
         )
 
     def start(self) -> RunState:

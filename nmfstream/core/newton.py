@@ -51,7 +51,7 @@ class Newton(FewPass[NewtonState]):
     name = "newton"
     state_class = NewtonState
     spectral_only = True
-    sample_effort = 3.0
+    sample_effort = 2.0
     """More iterations fit the sample better, but not the data: the passes end at a higher loss, seconds later."""
 
     def __init__(self, problem: Problem, parameters: Parameters) -> None:

@@ -22,6 +22,8 @@ FEW_RUNS, MANY_RUNS, RUN_ROWS = 64, 512, 16
 SAMPLE_BYTES = 128 << 20
 LEAST_BYTES = 512 << 20
 MANY_ROWS = 100_000
+REPEATED_ROWS, REPEATED_WORK = 80_000, 1e9
+"""Less than this, in rows and in nonzeros times components, is fitted more often."""
 TAKEN = 1 << 17
 """Entries that `take` copies at a time: their places would need more memory than they themselves."""
 
@@ -101,6 +103,7 @@ def levels(
     init: str | None,
     spectral_only: bool,
     most: float = 10.0,
+    work: float = 1.0,
 ) -> list[Level]:
     """The tournament: doubling rows, halved starts, few iterations each.
 
@@ -116,13 +119,15 @@ def levels(
         Where rows are many, one start from the NNDSVD of the largest sample instead.
     most : float
         How many times as many iterations are made at most where rows are few.
+    work : float
+        Nonzeros (cells) of all rows, times components.
 
     Notes
     -----
-    Iterations grow where rows are few: they cost next to nothing there. At 100 000 rows
+    Iterations grow where rows and work are few: they cost next to nothing there. At 100 000 rows
     and more the products of all levels together are worth less than three passes.
     """
-    q = min(most, max(1.0, MANY_ROWS / max(1, n_samples)))
+    q = min(most, max(1.0, min(REPEATED_ROWS / max(1, n_samples), REPEATED_WORK / max(1.0, work))))
     starts = 8 if n_init is None else max(1, n_init)
     many = n_samples >= MANY_ROWS
     if spectral_only and many and n_init is None and init is None:

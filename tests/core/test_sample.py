@@ -71,6 +71,17 @@ def test_many_rows_cost_three_passes_of_products_at_most(n: int, spectral_only: 
     assert visits <= 3.0 * n
 
 
+def test_iterations_are_more_where_rows_and_work_are_few() -> None:
+    def iterations(n: int, work: float) -> int:
+        return sum(
+            level.iterations for level in levels(n, n // 4, 10, 1, init="random", spectral_only=False, work=work)
+        )
+
+    cheap, dear, many = iterations(4096, 1e6), iterations(4096, 3e8), iterations(80_000, 1e6)
+    assert cheap > 2 * dear > many
+    assert iterations(4096, 1e12) == iterations(4096, 1e9)
+
+
 @pytest.mark.parametrize("n_init", [1, 2, 8])
 def test_levels_double_up_to_the_sample(n_init: int) -> None:
     plan = levels(50_000, 12_500, 20, n_init, init="random", spectral_only=False)

@@ -1,4 +1,7 @@
-"""One-variable Newton steps on rows for Kullback-Leibler: the row's columns of the other factor gathered once."""
+"""One-variable Newton steps on rows for Kullback-Leibler: the row's columns of the other factor gathered once.
+
+A row's nonzeros are filled up with zeros to whole vectors, so that a row of ten costs no more than its one vector.
+"""
 
 from __future__ import annotations
 
@@ -6,64 +9,90 @@ import numpy as np
 
 from nmfstream.core.kernels.compiling import inner, kernel
 from nmfstream.core.kernels.divergence_ccd import AFRESH
+from nmfstream.core.kernels.vectors import (
+    VECTOR_BYTES,
+    add,
+    add_product,
+    add_products,
+    at_least,
+    divide,
+    fill,
+    lanes_min,
+    lanes_sum,
+    lesser,
+    load,
+    multiply,
+    store,
+)
 from nmfstream.types import Array
 
-
-@inner
-def _reconstruct(L, w, v, k, n, least):  # type: ignore[no-untyped-def]
-    for j in range(n):
-        v[j] = 0
-    a = 0
-    while a + 4 <= k:
-        w0, w1, w2, w3 = w[a], w[a + 1], w[a + 2], w[a + 3]
-        for j in range(n):
-            v[j] += (w0 * L[a, j] + w1 * L[a + 1, j]) + (w2 * L[a + 2, j] + w3 * L[a + 3, j])
-        a += 4
-    while a < k:
-        for j in range(n):
-            v[j] += w[a] * L[a, j]
-        a += 1
-    for j in range(n):
-        v[j] = max(v[j], least)
+X, V = 0, 1
+"""Rows of the scratch: the row's values, and WF there."""
 
 
 @inner
-def _multiply(L, x, v, w, s, k, n, least):  # type: ignore[no-untyped-def]
-    _reconstruct(L, w, v, k, n, least)
-    for j in range(n):
-        v[j] = x[j] / v[j]
+def _reconstruct(L, w, xv, k, width, lanes, least):  # type: ignore[no-untyped-def]
+    for j in range(0, width, lanes):
+        even, odd = fill(xv.dtype.type(0)), fill(xv.dtype.type(0))
+        for a in range(0, k - 1, 2):
+            even = add_product(w[a], load(L, a, j), even)
+            odd = add_product(w[a + 1], load(L, a + 1, j), odd)
+        if k % 2:
+            even = add_product(w[k - 1], load(L, k - 1, j), even)
+        store(xv, V, j, at_least(add(even, odd), least))
+
+
+@inner
+def _multiply(L, xv, w, s, k, width, lanes, least):  # type: ignore[no-untyped-def]
+    _reconstruct(L, w, xv, k, width, lanes, least)
+    for j in range(0, width, lanes):
+        store(xv, V, j, divide(load(xv, X, j), load(xv, V, j)))
     for a in range(k):
-        total = x.dtype.type(0)
-        for j in range(n):
-            total += v[j] * L[a, j]
+        total = fill(xv.dtype.type(0))
+        for j in range(0, width, lanes):
+            total = add_products(load(xv, V, j), load(L, a, j), total)
         if s[a] > 0:
-            w[a] *= total / s[a]
+            w[a] *= lanes_sum(total) / s[a]
 
 
 @inner
-def _at_zero(La, x, v, old, n, s, least):  # type: ignore[no-untyped-def]
+def _at_zero(L, a, xv, old, width, lanes, s, least):  # type: ignore[no-untyped-def]
     """A point below the minimum: the Newton point from w = 0, or 0 itself, or a tenth of w where 0 is a pole."""
-    g, h = s, x.dtype.type(0)
-    for j in range(n):
-        rest = v[j] - old * La[j]
-        if La[j] > 0 and rest <= x.dtype.type(1e-5) * v[j]:
-            return x.dtype.type(0.1) * old
-        q = La[j] / max(rest, least)
-        g -= x[j] * q
-        h += x[j] * q * q
-    if g >= 0 or h <= 0:
-        return x.dtype.type(0)
-    return max(min(-g / h, old), x.dtype.type(0.1) * old)
+    real = xv.dtype.type
+    g, h, above = fill(real(0)), fill(real(0)), fill(real(1))
+    for j in range(0, width, lanes):
+        la, v = load(L, a, j), load(xv, V, j)
+        rest = add_product(-old, la, v)
+        above = lesser(above, add_product(real(-1e-5), v, rest))
+        q = divide(la, at_least(rest, least))
+        r = multiply(load(xv, X, j), q)
+        g = add(g, r)
+        h = add_products(r, q, h)
+    if lanes_min(above) <= 0:
+        return real(0.1) * old
+    slope, bend = s - lanes_sum(g), lanes_sum(h)
+    if slope >= 0 or bend <= 0:
+        return real(0)
+    return max(min(-slope / bend, old), real(0.1) * old)
 
 
 @inner
-def _step(La, x, v, old, n, s, l2, prior, least):  # type: ignore[no-untyped-def]
-    g, h = x.dtype.type(0), x.dtype.type(0)
-    for j in range(n):
-        q = La[j] / v[j]
-        r = x[j] * q
-        g += r
-        h += r * q
+def _slope(L, a, xv, before, moved, width, lanes, least):  # type: ignore[no-untyped-def]
+    """Σ x q and Σ x q² for q = F_a / WF, once the last step, `moved` of component `before`, is in WF."""
+    g, h = fill(xv.dtype.type(0)), fill(xv.dtype.type(0))
+    for j in range(0, width, lanes):
+        v = at_least(add_product(moved, load(L, before, j), load(xv, V, j)), least)
+        store(xv, V, j, v)
+        q = divide(load(L, a, j), v)
+        r = multiply(load(xv, X, j), q)
+        g = add(g, r)
+        h = add_products(r, q, h)
+    return lanes_sum(g), lanes_sum(h)
+
+
+@inner
+def _step(L, a, xv, before, moved, old, width, lanes, s, l2, prior, least):  # type: ignore[no-untyped-def]
+    g, h = _slope(L, a, xv, before, moved, width, lanes, least)
     g = s + l2 * old - g
     h += l2
     if prior > 0:
@@ -71,64 +100,88 @@ def _step(La, x, v, old, n, s, l2, prior, least):  # type: ignore[no-untyped-def
             return prior / s
         g -= prior / old
         h += prior / (old * old)
-        return max(x.dtype.type(0.2) * old, old - g / h) if h > 0 else old
+        return max(xv.dtype.type(0.2) * old, old - g / h) if h > 0 else old
     if h <= 0:
-        return x.dtype.type(0)
+        return xv.dtype.type(0)
     new = old - g / h
     if new > 0 or old <= 0:
-        return max(new, x.dtype.type(0))
-    return _at_zero(La, x, v, old, n, s, least)
+        return max(new, xv.dtype.type(0))
+    return _at_zero(L, a, xv, old, width, lanes, s, least)
+
+
+@inner
+def _gather(indices, data, Ft, low, n, width, L, xv):  # type: ignore[no-untyped-def]
+    """Four nonzeros at a time; what is known not to be negative needs no look at the array's end."""
+    k, total, j = L.shape[0], data.dtype.type(0), 0
+    while j + 4 <= n:
+        i0, i1 = np.uint64(indices[low + j]), np.uint64(indices[low + j + 1])
+        i2, i3 = np.uint64(indices[low + j + 2]), np.uint64(indices[low + j + 3])
+        for a in range(k):
+            L[a, j] = Ft[i0, a]
+            L[a, j + 1] = Ft[i1, a]
+            L[a, j + 2] = Ft[i2, a]
+            L[a, j + 3] = Ft[i3, a]
+        j += 4
+    while j < n:
+        i0 = np.uint64(indices[low + j])
+        for a in range(k):
+            L[a, j] = Ft[i0, a]
+        j += 1
+    for j in range(n):
+        xv[X, j] = data[low + j]
+        total += data[low + j]
+    for j in range(n, width):
+        for a in range(k):
+            L[a, j] = 0
+        xv[X, j] = 0
+    return total
 
 
 @kernel
 def ccd_rows(
-    indptr: Array, indices: Array, data: Array, Ft: Array, s: Array, l2: float, V0: Array, W: Array, V: Array,
+    indptr: Array, indices: Array, data: Array, Ft: Array, s: Array, l2: float, V0: Array, W: Array, out: Array,
     cold: int, sweeps: int, tol: float,
 ) -> None:  # fmt: skip
     """See `divergence_ccd.ccd`; V0 of no rows means no prior, `cold` multiplicative steps precede from a flat start."""
-    k = s.shape[0]
+    k, lanes = s.shape[0], VECTOR_BYTES // data.itemsize
     most = 1
     for i in range(indptr.shape[0] - 1):
         most = max(most, indptr[i + 1] - indptr[i])
-    L = np.empty((k, most), data.dtype)
-    total_s = data.dtype.type(0)
+    room = (most + lanes - 1) // lanes * lanes
+    L, xv = np.empty((k, room), data.dtype), np.empty((2, room), data.dtype)
+    zero = data.dtype.type(0)
+    total_s = zero
     for a in range(k):
         total_s += s[a]
     for i in range(indptr.shape[0] - 1):
-        low, high = indptr[i], indptr[i + 1]
-        n = high - low
-        w, x, v = W[i], data[low:high], V[low - indptr[0] : high - indptr[0]]
-        for j in range(n):
-            for a in range(k):
-                L[a, j] = Ft[indices[low + j], a]
-        sum_x = data.dtype.type(0)
-        for j in range(n):
-            sum_x += x[j]
-        least = data.dtype.type(1e-12) * sum_x / max(n, 1)
-        least = max(least, np.finfo(data.dtype).tiny)
+        low, n = indptr[i], indptr[i + 1] - indptr[i]
+        width = (n + lanes - 1) // lanes * lanes
+        w = W[i]
+        sum_x = _gather(indices, data, Ft, low, n, width, L, xv)
+        least = max(data.dtype.type(1e-12) * sum_x / max(n, 1), np.finfo(data.dtype).tiny)
         if cold > 0:
             for a in range(k):
-                w[a] = sum_x / total_s if s[a] > 0 and total_s > 0 else data.dtype.type(0)
+                w[a] = sum_x / total_s if s[a] > 0 and total_s > 0 else zero
             for _ in range(cold):
-                _multiply(L, x, v, w, s, k, n, least)
-        _reconstruct(L, w, v, k, n, least)
+                _multiply(L, xv, w, s, k, width, lanes, least)
+        _reconstruct(L, w, xv, k, width, lanes, least)
+        step, before = zero, 0
         for sweep in range(sweeps):
             if sweep % AFRESH == AFRESH - 1:
-                _reconstruct(L, w, v, k, n, least)
-            moved, size = data.dtype.type(0), data.dtype.type(0)
+                _reconstruct(L, w, xv, k, width, lanes, least)
+                step = zero
+            moved, size = zero, zero
             for a in range(k):
                 if s[a] <= 0:
                     continue
                 old = w[a]
-                prior = V0[i, a] if V0.shape[0] else data.dtype.type(0)
-                new = _step(L[a], x, v, old, n, s[a], l2, prior, least)
-                d = new - old
-                if d != 0:
-                    w[a] = new
-                    for j in range(n):
-                        v[j] = max(v[j] + d * L[a, j], least)
-                moved = max(moved, abs(d) * s[a])
-                size += new * s[a]
+                prior = V0[i, a] if V0.shape[0] else zero
+                w[a] = _step(L, a, xv, before, step, old, width, lanes, s[a], l2, prior, least)
+                step, before = w[a] - old, a
+                moved = max(moved, abs(step) * s[a])
+                size += w[a] * s[a]
             if moved <= tol * size:
                 break
-        _reconstruct(L, w, v, k, n, least)
+        _reconstruct(L, w, xv, k, width, lanes, least)
+        for j in range(n):
+            out[low - indptr[0] + j] = xv[V, j]

@@ -98,6 +98,33 @@ def add_product(typingctx, scalar, v, total):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def add_products(typingctx, a, b, total):  # type: ignore[no-untyped-def]
+    """total + a · b, rounded once."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        t = args[2].type
+        name = f"llvm.fma.v{t.count}f{a.element.bitwidth}"
+        fused = cgutils.get_or_insert_function(builder.module, ir.FunctionType(t, [t, t, t]), name)  # type: ignore[no-untyped-call]
+        return builder.call(fused, args)
+
+    return a(a, a, a), codegen
+
+
+@intrinsic
+def lanes_sum(typingctx, a):  # type: ignore[no-untyped-def]
+    """Sum of all lanes, in pairs."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        t = args[0].type
+        name = f"llvm.vector.reduce.fadd.v{t.count}f{a.element.bitwidth}"
+        kind = ir.FunctionType(t.element, [t.element, t])
+        reduced = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
+        return builder.call(reduced, [ir.Constant(t.element, -0.0), args[0]], fastmath=("reassoc",))
+
+    return a.element(a), codegen
+
+
+@intrinsic
 def add(typingctx, a, b):  # type: ignore[no-untyped-def]
     """a + b."""
     return a(a, a), lambda context, builder, signature, args: builder.fadd(*args)
@@ -145,6 +172,29 @@ def at_least(typingctx, a, floor):  # type: ignore[no-untyped-def]
         return builder.select(builder.fcmp_ordered("<", args[0], low), low, args[0])
 
     return a(a, a.element), codegen
+
+
+@intrinsic
+def lesser(typingctx, a, b):  # type: ignore[no-untyped-def]
+    """min(a, b)."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.select(builder.fcmp_ordered("<", *args), *args)
+
+    return a(a, a), codegen
+
+
+@intrinsic
+def lanes_min(typingctx, a):  # type: ignore[no-untyped-def]
+    """Least lane of numbers."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        t = args[0].type
+        name = f"llvm.vector.reduce.fmin.v{t.count}f{a.element.bitwidth}"
+        reduced = cgutils.get_or_insert_function(builder.module, ir.FunctionType(t.element, [t]), name)  # type: ignore[no-untyped-call]
+        return builder.call(reduced, args, fastmath=("nnan",))
+
+    return a.element(a), codegen
 
 
 @intrinsic
