@@ -22,7 +22,7 @@ FEW_RUNS, MANY_RUNS, RUN_ROWS = 64, 512, 16
 SAMPLE_BYTES = 128 << 20
 LEAST_BYTES = 512 << 20
 MANY_ROWS = 100_000
-REPEATED_ROWS, REPEATED_WORK = 80_000, 1e9
+REPEATED_ROWS, REPEATED_WORK = 80_000, 2e9
 """Less than this, in rows and in nonzeros times components, is fitted more often."""
 TAKEN = 1 << 17
 """Entries that `take` copies at a time: their places would need more memory than they themselves."""

@@ -8,7 +8,7 @@ from nmfstream.config import Resources
 from nmfstream.core.protocols import Problem
 from nmfstream.run.machine import default_memory
 from nmfstream.stores.readahead import CAPACITY
-from nmfstream.stores.stream import CHUNK_BYTES
+from nmfstream.stores.stream import CHUNK_BYTES, WHOLE_BYTES
 
 ENDLESS = 1 << 40
 """Rows of a stream, as far as anybody knows."""
@@ -48,8 +48,8 @@ def check_stream_memory(
 
 
 def rows_in_hand(row_bytes: int) -> int:
-    """Bytes of a stream's rows on their way, a row of so many."""
-    return max(CAPACITY, row_bytes) + IN_FLIGHT * max(CHUNK_BYTES, 2 * row_bytes)
+    """Bytes of a stream's rows on their way, a row of so many; an array may come by its columns."""
+    return WHOLE_BYTES + max(CAPACITY, row_bytes) + IN_FLIGHT * max(CHUNK_BYTES, 2 * row_bytes)
 
 
 def loaded(resources: Resources, kernels: int = 0) -> dict[str, int]:

@@ -17,7 +17,7 @@ from nmfstream.types import Array
 CHUNK_BYTES = 4 << 20
 """Bytes of rows that a chunk holds at most (one row at the least)."""
 
-WHOLE_BYTES = 64 << 20
+WHOLE_BYTES = 32 << 20
 """Largest column-major array that is taken: its rows are complete only at its end."""
 
 _LONGEST_LINE = 256 << 20
@@ -122,10 +122,15 @@ def _columnwise(pipe: ReadAhead, header: Header, where: str) -> Iterator[Array]:
             where=where,
             hint="write it with numpy.ascontiguousarray(X), or name the file instead of -",
         )
-    raw = pipe.take(header.data_bytes)
-    if len(raw) < header.data_bytes:
-        raise _too_short(header, len(raw), where)
-    yield np.frombuffer(raw, header.dtype).reshape(header.shape, order="F")
+    raw, there = np.empty(header.data_bytes, np.uint8), 0
+    while there < len(raw):
+        if not pipe.wait(1):
+            raise _too_short(header, there, where)
+        there += pipe.take_into(raw[there:])
+    X = raw.view(header.dtype).reshape(header.shape, order="F")
+    step = max(1, CHUNK_BYTES * header.shape[0] // max(1, len(raw)))
+    for start in range(0, header.shape[0] if len(raw) else 0, step):
+        yield X[start : start + step]
 
 
 def _too_short(header: Header, there: int, where: str) -> DataError:

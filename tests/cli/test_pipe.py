@@ -234,7 +234,7 @@ print(os.waitstatus_to_exitcode(status), usage.ru_maxrss, file=sys.stderr)
 """A child counts its parent's size as its own until it becomes another program: so a small parent starts it."""
 
 
-def peak_within(args, X, times):
+def peak_within(args, X, times, *, by_columns=False):
     """Whether a command says how much it needs, and most resident bytes when it gets just that."""
     poor = run(*args, "--memory", "20MiB", stdin=npy(X))
     assert poor.returncode == 2
@@ -244,7 +244,10 @@ def peak_within(args, X, times):
         [sys.executable, "-S", "-E", "-c", MEASURED, *PROGRAM, *map(str, args), "--memory", f"{least[1]}MiB", "-q"],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
-    feed(process.stdin, X, times)
+    if by_columns:
+        process.stdin.write(npy(np.asfortranarray(np.tile(X, (times, 1)))))
+    else:
+        feed(process.stdin, X, times)
     code, used = map(int, process.communicate()[1].split()[-2:])
     assert code == 0
     return used << 10, int(least[1]) << 20
@@ -260,6 +263,21 @@ def test_a_stream_needs_what_it_says(tmp_path, command):
     write_model(tmp_path / "wide.h5", Model(H, parameters))
     X = np.random.default_rng(1).random((60, 8), np.float32) @ H
     used, allowed = peak_within((command, "-", "-m", tmp_path / "wide.h5"), X, 4000)
+    assert used <= allowed
+
+
+@pytest.mark.parametrize("command", ["transform", "convert", "fit"])
+def test_an_array_that_comes_by_its_columns_needs_what_is_said(tmp_path, wide, command):
+    """It is whole in memory, once, before its first row is."""
+    model = tmp_path / "m.h5"
+    fit = ("fit", "-", "-k", 8, "-o", model, "--overwrite", "--solver", "hals")
+    assert run(*fit, stdin=npy(wide)).returncode == 0
+    how = {
+        "transform": ("transform", "-", "-m", model),
+        "convert": ("convert", "-", "-o", tmp_path / "X.npy"),
+        "fit": fit,
+    }
+    used, allowed = peak_within(how[command], wide, 550, by_columns=True)
     assert used <= allowed
 
 
