@@ -103,6 +103,9 @@ def fill(out: Array, block: Array, policy: ReadPolicy, origin: Origin) -> None:
         NaN, infinity, overflow, a negative value (unless the policy clips) or a zero (if it asks for positive ones).
     """
     trusted = block.dtype.kind in "bu" and not policy.positive
+    # One look at all of it does not come back to the interpreter, for which other threads wait.
+    if block is out and out.flags.c_contiguous and (trusted or _healthy(out.reshape(-1), policy.positive)):
+        return
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for window in _windows(block):
             target, source = out[window], block[window]
