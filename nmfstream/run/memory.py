@@ -25,6 +25,7 @@ from nmfstream.model import Model
 from nmfstream.plan import Demand, Layout, MemoryPlan, Pass, plan_memory
 from nmfstream.run.machine import default_memory, resident
 from nmfstream.run.opening import Data
+from nmfstream.run.pipeline import layout_of
 from nmfstream.run.solving import UNIT_BLOCKS
 from nmfstream.run.workers import n_threads
 
@@ -261,8 +262,7 @@ def libraries(kernels: int, problem: Problem) -> dict[str, int]:
 
 def layout(data: Data) -> Layout:
     """What the plan has to know of the data."""
-    n, reader = data.problem.n_samples or 0, data.reader
-    return Layout(n, row_bytes(data.problem), max(1, min(reader.chunk_rows, n)), reader.task_bytes)
+    return layout_of(data.problem, data.reader)
 
 
 def budget(resources: Resources) -> int:

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nmfstream.core.blocks import row_bytes
 from nmfstream.core.protocols import Batch, Problem
 from nmfstream.plan import Layout, strip_rows, strips_at_once
 from nmfstream.run.executors import Pool, collect, settle
 from nmfstream.run.sources import batch_bounds, join
-from nmfstream.run.strips import StripBatch, Strips, strip_bounds
+from nmfstream.run.strips import StripBatch, Strips, buffer_of, strip_bounds
 from nmfstream.stores.checks import canonical
 from nmfstream.stores.protocols import ReadPolicy, RowReader
 from nmfstream.types import CSR, Matrix, Runs, cut
@@ -41,6 +42,12 @@ class Reading(NamedTuple):
 
     portion_bytes: int = 64 << 20
     n_buffers: int = 2
+
+
+def layout_of(problem: Problem, reader: RowReader) -> Layout:
+    """What the plan has to know of a store."""
+    n = problem.n_samples or 0
+    return Layout(n, row_bytes(problem), max(1, min(reader.chunk_rows, n)), reader.task_bytes)
 
 
 class Portion(NamedTuple):
@@ -99,7 +106,11 @@ class StoreSource:
     ) -> Iterator[Batch]:
         """See `Source.batches`. A batch is valid until the next one is asked for."""
         runs = rows or ((0, self.reader.shape[0]),)
-        height = strip_rows(self._layout, block_rows) if by_block and self.reader.nnz is None else None
+        height = (
+            strip_rows(layout_of(self.problem, self.reader), block_rows)
+            if by_block and self.reader.nnz is None
+            else None
+        )
         if height is not None:
             yield from self._strip_batches(list(batch_bounds(runs, unit, start)), block_rows, height)
             return
@@ -108,13 +119,8 @@ class StoreSource:
                 b = min(a + unit, loaded.portion.stop)
                 yield Batch(a, loaded.rows(a, b), block_rows)
 
-    @property
-    def _layout(self) -> Layout:
-        (n, m), reader = self.reader.shape, self.reader
-        return Layout(n, float(m * self.policy.dtype.itemsize), max(1, min(reader.chunk_rows, n)), reader.task_bytes)
-
     def _strip_batches(self, bounds: list[tuple[int, int]], block_rows: int, height: int) -> Iterator[Batch]:
-        layout, (portion, n_buffers) = self._layout, self.reading
+        layout, (portion, n_buffers) = layout_of(self.problem, self.reader), self.reading
         count = strips_at_once(layout, height, portion, n_buffers, self.pool.n_workers)
         cuts = strip_bounds(bounds, block_rows, layout.stripe_rows, height)
         strips = Strips(self.reader, self.policy, self.pool, cuts, count)
@@ -210,17 +216,10 @@ class StoreSource:
             needed = portion.last - portion.start
             # The first buffer is made as large as any later one: at most a stripe beyond whole batches.
             capacity = capacity or needed + self.reader.chunk_rows - 1
-            buffer = self._dense_buffer(max(needed, min(capacity, self.reader.shape[0])))
+            buffer = buffer_of(self._spare, max(needed, min(capacity, self.reader.shape[0])), self.reader, self.policy)
             out = buffer[portion.first - portion.start : portion.last - portion.start]
             tasks = self.reader.tasks(portion.first, portion.last, out, self.policy) if len(out) else []
             yield _Dense(portion, self._submit(tasks), buffer)
-
-    def _dense_buffer(self, n_rows: int) -> Any:
-        while self._spare:
-            buffer = self._spare.pop()
-            if len(buffer) >= n_rows:
-                return buffer
-        return np.empty((n_rows, self.reader.shape[1]), self.policy.dtype)
 
     def _sparse_portions(self, runs: Runs, unit: int, skip: int) -> Iterator[_Loaded]:
         budget = self.reading.portion_bytes // (self.policy.dtype.itemsize + 4)

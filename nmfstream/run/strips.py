@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,15 @@ def merged(bounds: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             found.append((start, stop))
     return found
+
+
+def buffer_of(spare: list[Any], n_rows: int, reader: RowReader, policy: ReadPolicy) -> Array:
+    """A buffer of so many rows or more, the spare one that was given back last if it is large enough."""
+    while spare:
+        buffer: Array = spare.pop()
+        if len(buffer) >= n_rows:
+            return buffer
+    return np.empty((n_rows, reader.shape[1]), policy.dtype)
 
 
 @dataclass
@@ -205,7 +215,7 @@ class Strips:
             if bounds is None:
                 break
             start, stop = bounds
-            buffer = self._buffer(stop - start)
+            buffer = buffer_of(self._spare, stop - start, self._reader, self._policy)
             tasks = self._reader.tasks(start, stop, buffer[: stop - start], self._policy)
             strip = _Strip(start, stop, buffer, len(tasks), stop - start)
             self._live.append(strip)
@@ -219,13 +229,6 @@ class Strips:
         while self._calls < self._pool.n_workers and (self._loads or len(self._live) < self._n_buffers):
             self._calls += 1
             self._futures.append(self._pool.submit(self._load_ahead, ahead=True))
-
-    def _buffer(self, n_rows: int) -> Array:
-        while self._spare:
-            buffer = self._spare.pop()
-            if len(buffer) >= n_rows:
-                return buffer
-        return np.empty((n_rows, self._reader.shape[1]), self._policy.dtype)
 
     def _load_ahead(self) -> None:
         """One load; then others may want the thread."""

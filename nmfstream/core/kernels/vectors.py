@@ -42,6 +42,15 @@ def _splat(builder: Any, scalar: Any, t: Any) -> Any:
     return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), t.count), [0] * t.count))
 
 
+def _call(builder: Any, name: str, result: Any, args: list[Any], **flags: Any) -> Any:
+    """LLVM's function of that name for the vectors given."""
+    t = args[-1].type
+    kind = ir.FunctionType(result, [arg.type for arg in args])
+    suffix = f"v{t.count}f{32 if isinstance(t.element, ir.FloatType) else 64}"
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.{suffix}")  # type: ignore[no-untyped-call]
+    return builder.call(function, args, **flags)
+
+
 def _pointer(context: Any, builder: Any, of: Any, array: Any, at: Any, t: Any) -> Any:
     struct = context.make_array(of)(context, builder, array)
     item = cgutils.get_item_pointer(context, builder, of, struct, at)  # type: ignore[no-untyped-call]
@@ -90,9 +99,7 @@ def add_product(typingctx, scalar, v, total):  # type: ignore[no-untyped-def]
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         t = args[2].type
-        name = f"llvm.fma.v{t.count}f{v.element.bitwidth}"
-        fused = cgutils.get_or_insert_function(builder.module, ir.FunctionType(t, [t, t, t]), name)  # type: ignore[no-untyped-call]
-        return builder.call(fused, [_splat(builder, args[0], t), args[1], args[2]])
+        return _call(builder, "fma", t, [_splat(builder, args[0], t), args[1], args[2]])
 
     return v(v.element, v, v), codegen
 
@@ -100,14 +107,7 @@ def add_product(typingctx, scalar, v, total):  # type: ignore[no-untyped-def]
 @intrinsic
 def add_products(typingctx, a, b, total):  # type: ignore[no-untyped-def]
     """total + a · b, rounded once."""
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        t = args[2].type
-        name = f"llvm.fma.v{t.count}f{a.element.bitwidth}"
-        fused = cgutils.get_or_insert_function(builder.module, ir.FunctionType(t, [t, t, t]), name)  # type: ignore[no-untyped-call]
-        return builder.call(fused, args)
-
-    return a(a, a, a), codegen
+    return a(a, a, a), lambda context, builder, signature, args: _call(builder, "fma", args[2].type, list(args))
 
 
 @intrinsic
@@ -115,11 +115,9 @@ def lanes_sum(typingctx, a):  # type: ignore[no-untyped-def]
     """Sum of all lanes, in pairs."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        t = args[0].type
-        name = f"llvm.vector.reduce.fadd.v{t.count}f{a.element.bitwidth}"
-        kind = ir.FunctionType(t.element, [t.element, t])
-        reduced = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
-        return builder.call(reduced, [ir.Constant(t.element, -0.0), args[0]], fastmath=("reassoc",))
+        t = args[0].type.element
+        start = ir.Constant(t, -0.0)
+        return _call(builder, "vector.reduce.fadd", t, [start, args[0]], fastmath=("reassoc",))
 
     return a.element(a), codegen
 
@@ -151,16 +149,7 @@ def divide(typingctx, a, b):  # type: ignore[no-untyped-def]
 @intrinsic
 def root(typingctx, a):  # type: ignore[no-untyped-def]
     """√a."""
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        t = args[0].type
-        name = f"llvm.sqrt.v{t.count}f{a.element.bitwidth}"
-        function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            builder.module, ir.FunctionType(t, [t]), name
-        )
-        return builder.call(function, args)
-
-    return a(a), codegen
+    return a(a), lambda context, builder, signature, args: _call(builder, "sqrt", args[0].type, list(args))
 
 
 @intrinsic
@@ -189,10 +178,7 @@ def lanes_min(typingctx, a):  # type: ignore[no-untyped-def]
     """Least lane of numbers."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        t = args[0].type
-        name = f"llvm.vector.reduce.fmin.v{t.count}f{a.element.bitwidth}"
-        reduced = cgutils.get_or_insert_function(builder.module, ir.FunctionType(t.element, [t]), name)  # type: ignore[no-untyped-call]
-        return builder.call(reduced, args, fastmath=("nnan",))
+        return _call(builder, "vector.reduce.fmin", args[0].type.element, list(args), fastmath=("nnan",))
 
     return a.element(a), codegen
 
