@@ -189,9 +189,9 @@ def strip_rows(layout: Layout, block_rows: int) -> int | None:
 
 
 def strips_at_once(layout: Layout, height: int, portion: int, buffers: int, threads: int) -> int:
-    """Strips in memory: what each thread is at, as many ahead, and two more, if `buffers` portions hold them."""
+    """Strips in memory: what each thread is at, as many ahead, and one more, if `buffers` portions hold them."""
     held = int(portion * buffers / max(1.0, height * layout.row_bytes))
-    return max(2, min(held, 2 * threads + 2))
+    return max(2, min(held, 2 * threads + 1))
 
 
 def decoding_bytes(layout: Layout, threads: int) -> int:
@@ -201,7 +201,7 @@ def decoding_bytes(layout: Layout, threads: int) -> int:
 
 DECODING = 2.5
 """A stored and a decoded chunk are in hand, the ones before them not returned yet."""
-RETAINED = 1 * MiB
+RETAINED = 2 * MiB
 
 
 JITTER = 2 * MiB

@@ -167,6 +167,10 @@ def digest(*parts: bytes | str) -> str:
     return h.hexdigest()[:32]
 
 
+HELD_CHUNKS, HELD_BYTES = 6, 8 << 20
+"""Decoded chunks that wait for another read."""
+
+
 class Shared:
     """Decoded chunks that several reads share: each is decoded once, by whichever thread comes first.
 
@@ -175,12 +179,12 @@ class Shared:
 
     Parameters
     ----------
-    capacity : int
-        Chunks held at most.
+    chunk_bytes : int
+        Of one decoded chunk: few are held where they are large.
     """
 
-    def __init__(self, capacity: int = 6) -> None:
-        self._capacity = capacity
+    def __init__(self, chunk_bytes: int) -> None:
+        self._capacity = max(2, min(HELD_CHUNKS, HELD_BYTES // max(1, chunk_bytes)))
         self._held: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._lock = threading.Lock()
 

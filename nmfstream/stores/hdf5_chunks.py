@@ -26,6 +26,9 @@ GRID_LIMIT = 1 << 28
 FEW = 8
 """Boxes that a fingerprint decodes of a large dataset that only the library reads."""
 
+SPREAD = 1.25
+"""The larger stored chunks against the mean."""
+
 ABSENT = np.uint64(2**64 - 1)
 
 _REPAIR = "restore the file from its source, or write it again"
@@ -149,10 +152,15 @@ class ChunkedSource(HDF5Source):
         self.chunks: tuple[int, ...] = dataset.chunks
         self._cells = tuple(-(-n // c) for n, c in zip(self.shape, self.chunks))
         self.layout = Layout("chunked", tuple(f.name for f in pipeline.filters), pipeline.checksums)
-        self.piece_bytes = (1 + len(pipeline.filters)) * pipeline.size
-        self._shared = Shared()
+        self.piece_bytes = self._stored_size() + len(pipeline.filters) * pipeline.size
+        self._shared = Shared(pipeline.size)
         self._table: Table | None = None
         self._through_library: LibrarySource | None = None
+
+    def _stored_size(self) -> int:
+        """Bytes of a chunk as stored, a little more than the mean: the largest is known only to the index."""
+        there = min(self.stored_bytes, math.prod(self.shape) * self.dtype.itemsize)
+        return min(self._pipeline.size, int(SPREAD * there / max(1, math.prod(self._cells))))
 
     def check(self) -> None:
         """See `ArraySource`."""
@@ -250,7 +258,10 @@ class ChunkedSource(HDF5Source):
         return into if values is into and into is not None else values[box.inside(whole.low)]
 
     def _decode_copy(self, table: Table, cell: tuple[int, ...], whole: Box) -> Array:
-        return self._decode(table, cell)[tuple(slice(n) for n in whole.shape)].copy()
+        """A chunk in memory of its own."""
+        out = np.empty(self.chunks, self.dtype)
+        values = self._decode(table, cell, out if self._stored == self.dtype else None)
+        return (values if values is out else values.copy())[tuple(slice(n) for n in whole.shape)]
 
     def _decode(self, table: Table, cell: tuple[int, ...], into: Array | None = None) -> Array:
         """A whole chunk, padding included; `into` itself where the bytes went straight there."""

@@ -55,7 +55,7 @@ class ZarrArray:
         kind = "chunked" if metadata.sharding is None else "sharded"
         self.layout = Layout(kind, tuple(step.name for step in reversed(chain.steps)), chain.checksums)
         self._chunk_bytes = math.prod(self.chunks) * self.dtype.itemsize
-        self._shared = Shared()
+        self._shared = Shared(self._chunk_bytes)
         self._measure()
 
     def _measure(self) -> None:
@@ -130,8 +130,14 @@ class ZarrArray:
         whole = whole_cell(cell, self.chunks, self.shape)
         if box == whole:
             return self._decoded(cell, whole, into)
-        kept = self._shared.take(cell, math.prod(box.shape), lambda: self._decoded(cell, whole, None).copy())
+        kept = self._shared.take(cell, math.prod(box.shape), lambda: self._lasting(cell, whole))
         return kept[box.inside(whole.low)]
+
+    def _lasting(self, cell: tuple[int, ...], whole: Box) -> Array:
+        """A chunk in memory of its own."""
+        out = np.empty(whole.shape, self.dtype)
+        values = self._decoded(cell, whole, out)
+        return values if values is out else values.copy()
 
     def _decoded(self, cell: tuple[int, ...], whole: Box, into: Array | None) -> Array:
         key, raw = self._bytes.read(cell, 2 * self._chunk_bytes + (1 << 20))
