@@ -119,6 +119,8 @@ def expect_rows(problem: Problem, n_components: int, beta: float) -> None:
         _expect("sweeps_compiled.sweeps", wide, wide)
     if beta == 2 and work.rows * work.k**3 >= newton_least_squares.COMPILED_WORK:
         _expect("newton_compiled.newton_rows", wide, wide)
+    if beta == 2 and not problem.sparse and thin_products.pays("rows_times", (work.rows, problem.n_features), work.k):
+        _expect("thin_products_compiled.rows_times", problem.dtype, problem.dtype)
     if beta == 2 and problem.sparse and _products(problem, work):
         for dtype in {problem.dtype, wide}:
             _expect(PRODUCTS[0], dtype, dtype)

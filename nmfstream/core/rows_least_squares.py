@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nmfstream.core.kernels import thin_products
 from nmfstream.core.kernels.newton_least_squares import newton_least_squares
 from nmfstream.core.kernels.sweeps import COMPILED_WORK, clipped_solution, coordinate_sweeps, ridge_inverse
 from nmfstream.core.parameters import Objective
@@ -42,9 +43,9 @@ def power_of_two(values: Array) -> Array:
 class LeastSquaresRows:
     """Solves rows for one H (see `rowsolve.Rows`).
 
-    Products run in tiles of one fixed height, the last padded with zeros, since BLAS gives a row other bits in
-    another shape; all else works on each row by itself. BLAS rounds a row by its place in a tile, too: where H is
-    so ill-conditioned that this would show in a row of W, X·Hᵀ is formed in float64.
+    BLAS multiplies tiles of one fixed height, the last padded with zeros, since it gives a row other bits in another
+    shape; all else works on each row by itself. BLAS rounds a row by its place in a tile, too, and otherwise than a
+    compiled kernel: where H is so ill-conditioned that this would show in a row of W, X·Hᵀ is formed in float64.
 
     Parameters
     ----------
@@ -115,6 +116,8 @@ class LeastSquaresRows:
     def _products(self, X: Matrix) -> Array:
         if isinstance(X, CSR):
             return times_Ht(X._replace(data=X.data.astype(self.H.dtype, copy=False)), self.H)
+        if thin_products.compiled("rows_times", X, self.H, self.n_components):
+            return thin_products.rows_times(X, self.H)
         return in_tiles(lambda tile: tile.astype(self.H.dtype, copy=False) @ self.H.T, X, tile_rows(self.H))
 
     def _finish(self, C: Array, W: Array, reference: Array) -> Array:

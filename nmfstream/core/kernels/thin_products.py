@@ -31,7 +31,7 @@ def pays(kernel: str, shape: tuple[int, ...], n_components: int) -> bool:
 
 def rows_times(X: Array, H: Array) -> Array:
     """X·Hᵀ, shape (n_rows, n_components), in the common dtype."""
-    if not (_suits(X, H) and pays("rows_times", X.shape, len(H))):
+    if not compiled("rows_times", X, H, len(H)):
         return np.asarray(X @ H.T)
     C = np.empty((len(X), len(H)), X.dtype)
     _rows_times(X, H, C)
@@ -40,13 +40,15 @@ def rows_times(X: Array, H: Array) -> Array:
 
 def transposed_times(W: Array, X: Array) -> Array:
     """WᵀX, shape (n_components, n_features), in the common dtype."""
-    if not (_suits(X, W) and pays("add_outer", X.shape, W.shape[1])):
+    if not compiled("add_outer", X, W, W.shape[1]):
         return np.asarray(W.T @ X)
     B = np.zeros((W.shape[1], X.shape[1]), X.dtype)
     _add_outer(W, X, register_bytes() // X.itemsize, B)
     return B
 
 
-def _suits(X: Array, factor: Array) -> bool:
+def compiled(kernel: str, X: Array, factor: Array, n_components: int) -> bool:
+    """Whether a product of these operands is the kernel's; its rows are then the same bits wherever they lie."""
     same = X.dtype == factor.dtype and X.dtype in (np.float32, np.float64)
-    return same and X.flags.c_contiguous and factor.flags.c_contiguous
+    laid_out = X.flags.c_contiguous and factor.flags.c_contiguous
+    return same and laid_out and pays(kernel, X.shape, n_components)
