@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
+from nmfstream.core.kernels import thin_products
 from nmfstream.core.parameters import Objective
 from nmfstream.core.rows_divergence import START
 from nmfstream.core.rowsolve import row_solver
@@ -243,14 +244,21 @@ def test_a_heavy_penalty_empties_rows():
 @pytest.mark.parametrize("beta", [1.0, 2.0])
 @pytest.mark.parametrize("close", [0.0, 0.35, 0.75])
 def test_single_precision_rows_agree_at_any_place_of_a_tile(beta, close):
-    """BLAS rounds a row by its place in a tile; nearly collinear rows of H would magnify that beyond the law."""
+    """BLAS rounds a row by its place in a tile, and a kernel for many rows otherwise; nearly collinear rows of H would
+    magnify that beyond the law.
+    """
     rng = np.random.default_rng(2)
     H = rng.gamma(0.5, size=(20, 300))
     H[1:] = (1 - close) * H[1:] + close * H[0]
     assert np.linalg.cond(H @ H.T) < 1e3
     X = (rng.gamma(0.5, size=(1000, 20)) @ H * rng.gamma(3.0, 1 / 3, (1000, 300))).astype(np.float32)
     solver = row_solver(H.astype(np.float32), Objective(20, beta), "float32")
-    assert largest_difference(solver(X).W[7:], solver(X[7:]).W) < AGREE["float32"] / 2
+    together = solver(X).W
+    assert largest_difference(together[7:], solver(X[7:]).W) < AGREE["float32"] / 2
+    few = np.concatenate([solver(X[start : start + 50]).W for start in range(0, len(X), 50)])
+    assert thin_products.pays("rows_times", X.shape, 20)
+    assert not thin_products.pays("rows_times", (50, 300), 20)
+    assert largest_difference(together, few) < AGREE["float32"] / 2
 
 
 def test_indefinite_rows_end_within_the_limit():
