@@ -62,20 +62,23 @@ def batch_rounds(
     columns, stripes = Columns.of(X, whole), row_stripes(whole.shape[1])
     W = np.zeros((whole.shape[0], len(H)), whole.dtype)
     Ht, scale = np.ascontiguousarray(H.T), np.ones(len(H))
-    objective, before, counts = 0.0, np.inf, np.zeros(Ht.shape)
-    for r in range(ROUNDS):
+    own = sum(executor.map(lambda bound: kl.own_divergence(whole.rows(*bound)), bounds))
+    objective, before, r = 0.0, np.inf, 0
+    while True:
         s = Ht.sum(axis=0, dtype=np.float64)
-        value = _solve_W(whole, bounds, Ht, s, W, pW, kl.COLD if r == 0 else kl.WARM, executor)
+        value = own + _solve_W(whole, bounds, Ht, s, W, pW, kl.COLD if r == 0 else kl.WARM, executor)
         objective = value if r == 0 else objective
         settled, before = abs(before - value) <= ENOUGH * abs(value), value
         sums = W.sum(axis=0, dtype=np.float64) + s_prior / scale
-        Ht, counts = _solve_H(columns, stripes, Ht, sums, W, prior, pH, executor)
+        last = settled or r + 1 == ROUNDS
+        Ht, counts = _solve_H(columns, stripes, Ht, sums, W, prior, pH, executor, counting=last)
         if free:
             rows = Ht.sum(axis=0, dtype=np.float64)
             rows[~(rows > 0)] = 1.0
             Ht, W, scale = Ht / rows.astype(Ht.dtype), W * rows.astype(W.dtype), scale / rows
-        if settled:
+        if last:
             break
+        r += 1
     return Fitted(np.ascontiguousarray(Ht.T), counts, W.sum(axis=0, dtype=np.float64), scale, objective)
 
 
@@ -87,20 +90,22 @@ def _solve_W(
         a, b = bound
         block = X.rows(a, b)
         w, V = kl.solve_W(block, Ht, s, p, effort, W[a:b])
-        return kl.rows_objective(block, w, V, s, p)
+        return kl.model_part(block, w, V, s, p)
 
     return float(sum(executor.map(solve, bounds)))
 
 
 def _solve_H(
     columns: Columns, stripes: list[tuple[int, int]], Ht: Array, s: Array, W: Array, prior: Array | None, p: Penalties,
-    executor: Executor,
+    executor: Executor, *, counting: bool,
 ) -> tuple[Array, Array]:  # fmt: skip
+    """H, and if `counting` what the batch expects of it."""
+
     def solve(stripe: tuple[int, int]) -> tuple[Array, Array]:
         a, b = stripe
         part, rows = Ht[a:b].copy(), columns.stripe(a, b)
         V = kl.solve_columns(rows, W, s, part, p, None if prior is None else prior[a:b], 1)
-        return part, part * times_dense(kl.ratio(rows, V), W)
+        return part, part * times_dense(kl.ratio(rows, V), W) if counting else part[:0]
 
     parts = executor.map(solve, stripes)
     return np.concatenate([h for h, _ in parts]), np.concatenate([c for _, c in parts]).astype(np.float64)

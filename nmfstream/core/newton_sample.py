@@ -130,20 +130,26 @@ class NewtonFitter:
         """See `Fitter.fit_rows`."""
         rows = Rows.of(X, block_rows)
         p = self.objective.penalties(X.shape[1], X.shape[0])
+        own = sum(executor.map(lambda j: kl.own_divergence(rows.block(j)), range(len(rows.blocks))))
         runs = []
         for start in starts:
             H = kl.with_profile(start, map(rows.block, range(len(rows.blocks))))
             H = kl.unit_sums(H)[0] if self.free else H
             runs.append(Run(H, H, np.zeros((rows.n, len(H)), H.dtype)))
         for i in range(iterations):
-            self._solve_W(rows, runs, p, FIRST if i == 0 else SWEEPS_W, executor)
+            self._solve_W(rows, runs, p, FIRST if i == 0 else SWEEPS_W, own, executor)
             self._solve_H(rows, runs, p, executor)
+        if len(runs) > 1:
+            # A race goes on with the last step of each, which the next level judges before anything else.
+            return [Candidate(r.H, r.best / max(1, rows.n)) for r in runs]
         for run in runs:
             run.Hy = run.H
-        self._solve_W(rows, runs, p, SWEEPS_W, executor)
+        self._solve_W(rows, runs, p, SWEEPS_W, own, executor)
         return [Candidate(r.H if r.best_H is None else r.best_H, r.best / max(1, rows.n)) for r in runs]
 
-    def _solve_W(self, rows: Rows, runs: Sequence[Run], p: Penalties, effort: kl.Effort, executor: Executor) -> None:
+    def _solve_W(
+        self, rows: Rows, runs: Sequence[Run], p: Penalties, effort: kl.Effort, own: float, executor: Executor
+    ) -> None:
         Hts = [np.ascontiguousarray(r.Hy.T) for r in runs]
         sums = [r.Hy.sum(axis=1, dtype=np.float64) for r in runs]
 
@@ -152,12 +158,12 @@ class NewtonFitter:
             a, b = rows.bounds[j]
             X = rows.block(j)
             W, V = kl.solve_W(X, Hts[i], sums[i], p, effort, runs[i].W[a:b])
-            return kl.rows_objective(X, W, V, sums[i], p)
+            return kl.model_part(X, W, V, sums[i], p)
 
         n = len(rows.blocks)
         losses = executor.map(solve, [(i, j) for i in range(len(runs)) for j in range(n)])
         for i, run in enumerate(runs):
-            judge(run, sum(losses[i * n : (i + 1) * n]) + kl.H_penalty(run.Hy, p))
+            judge(run, own + sum(losses[i * n : (i + 1) * n]) + kl.H_penalty(run.Hy, p))
 
     def _solve_H(self, rows: Rows, runs: Sequence[Run], p: Penalties, executor: Executor) -> None:
         sums = [r.W.sum(axis=0, dtype=np.float64) for r in runs]

@@ -210,7 +210,7 @@ class Fitter(Protocol):
     def fit_rows(
         self, X: Matrix, starts: Sequence[Array], iterations: int, block_rows: int, executor: Executor
     ) -> list[Candidate]:
-        """Alternate W and H from each start; what comes back is no worse than what a start reached at best."""
+        """Alternate W and H from each start; what comes back of one alone is no worse than what it reached at best."""
         ...
 
 
