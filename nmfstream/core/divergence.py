@@ -17,6 +17,10 @@ from nmfstream.core.products import total
 from nmfstream.types import CSR, Array, Matrix
 
 
+DAMPING = 1.5
+"""Of a Newton step on all entries of H at once: undamped it overshoots, since they act together."""
+
+
 class Effort(NamedTuple):
     """How hard a row of W is solved: multiplicative steps from a flat start (0: warm), sweeps, tolerance."""
 
@@ -149,7 +153,7 @@ def newton_step(H: Array, R: Array, Q: Array, s: Array, p: Penalties) -> Array:
     """A damped Newton step on every entry at once, within a factor of ten."""
     slope = s[:, np.newaxis] + p.l1_H + p.l2_H * H - R
     with np.errstate(divide="ignore", invalid="ignore"):
-        out = np.clip(H - slope / (2.0 * Q + p.l2_H), 0.1 * H, 10.0 * H)
+        out = np.clip(H - slope / (DAMPING * Q + p.l2_H), 0.1 * H, 10.0 * H)
     return np.where(np.isfinite(out), out, 0.1 * H)
 
 

@@ -43,6 +43,7 @@ class NewtonState(GuardedState):
     R: Array | None = None
     Q: Array | None = None
     s: Array | None = None
+    beta: float = 0.75
 
 
 class Newton(FewPass[NewtonState]):
