@@ -21,7 +21,7 @@ LAYERS = (
     ),
     ("run",),
     ("estimator", "api"),
-    ("cli",),
+    ("cli", "__main__"),
 )  # fmt: skip
 """`run.events` is the vocabulary in which a checkpoint speaks to whoever listens."""
 

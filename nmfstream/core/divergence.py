@@ -16,7 +16,6 @@ from nmfstream.core.parameters import Penalties
 from nmfstream.core.products import total
 from nmfstream.types import CSR, Array, Matrix
 
-
 DAMPING = 1.5
 """Of a Newton step on all entries of H at once: undamped it overshoots, since they act together."""
 
