@@ -174,7 +174,7 @@ def working(name: str, problem: Problem, n_components: int, batch: int, threads:
     return {"nonzeros of a batch": int(by_rows + both)}
 
 
-BY_ROWS = 1.75
+BY_ROWS = 1.2
 """The nonzeros of a dense batch, and what picking them out takes."""
 STRIPED = 2.0
 """Ratios and their squares by columns, where H is large."""
@@ -184,8 +184,8 @@ def _held(problem: Problem, rows: int) -> bool:
     return problem.nnz is not None or rows * row_bytes(problem) <= HELD_BYTES
 
 
-WAYS = 2
-"""Copies of the nonzeros: by rows, by columns, and on the way from one to the other."""
+STRIPE = 2.0
+"""A stripe of the nonzeros by columns in hand: WH and ratios of it."""
 
 
 def _nonzero_bytes(problem: Problem) -> float:
@@ -219,11 +219,11 @@ def sample_bytes(
 def _both_ways(problem: Problem, rows: int, threads: int) -> float:
     """Nonzeros by rows and by columns; of large dense rows only the pieces in hand."""
     if _held(problem, rows):
-        return WAYS * rows * _nonzero_bytes(problem)
+        return (1 + STRIPE * min(1.0, threads / STRIPES)) * rows * _nonzero_bytes(problem)
     return threads * IN_HAND * max(rows / STRIPES, 64) * _nonzero_bytes(problem)
 
 
-IN_HAND = 4
+IN_HAND = 3
 """A piece, its nonzeros, and what picking them out takes."""
 
 
