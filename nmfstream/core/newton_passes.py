@@ -63,8 +63,8 @@ def batch_rounds(
     W = np.zeros((whole.shape[0], len(H)), whole.dtype)
     Ht, scale = np.ascontiguousarray(H.T), np.ones(len(H))
     own = sum(executor.map(lambda bound: kl.own_divergence(whole.rows(*bound)), bounds))
-    objective, before, r = 0.0, np.inf, 0
-    while True:
+    objective, before = 0.0, np.inf
+    for r in range(ROUNDS):
         s = Ht.sum(axis=0, dtype=np.float64)
         value = own + _solve_W(whole, bounds, Ht, s, W, pW, kl.COLD if r == 0 else kl.WARM, executor)
         objective = value if r == 0 else objective
@@ -78,7 +78,6 @@ def batch_rounds(
             Ht, W, scale = Ht / rows.astype(Ht.dtype), W * rows.astype(W.dtype), scale / rows
         if last:
             break
-        r += 1
     return Fitted(np.ascontiguousarray(Ht.T), counts, W.sum(axis=0, dtype=np.float64), scale, objective)
 
 

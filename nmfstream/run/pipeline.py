@@ -106,21 +106,20 @@ class StoreSource:
     ) -> Iterator[Batch]:
         """See `Source.batches`. A batch is valid until the next one is asked for."""
         runs = rows or ((0, self.reader.shape[0]),)
-        height = (
-            strip_rows(layout_of(self.problem, self.reader), block_rows)
-            if by_block and self.reader.nnz is None
-            else None
-        )
+        layout = layout_of(self.problem, self.reader)
+        height = strip_rows(layout, block_rows) if by_block and self.reader.nnz is None else None
         if height is not None:
-            yield from self._strip_batches(list(batch_bounds(runs, unit, start)), block_rows, height)
+            yield from self._strip_batches(list(batch_bounds(runs, unit, start)), block_rows, layout, height)
             return
         for loaded in self._loaded(runs, unit, start):
             for a in range(loaded.portion.start, loaded.portion.stop, unit):
                 b = min(a + unit, loaded.portion.stop)
                 yield Batch(a, loaded.rows(a, b), block_rows)
 
-    def _strip_batches(self, bounds: list[tuple[int, int]], block_rows: int, height: int) -> Iterator[Batch]:
-        layout, (portion, n_buffers) = layout_of(self.problem, self.reader), self.reading
+    def _strip_batches(
+        self, bounds: list[tuple[int, int]], block_rows: int, layout: Layout, height: int
+    ) -> Iterator[Batch]:
+        portion, n_buffers = self.reading
         count = strips_at_once(layout, height, portion, n_buffers, self.pool.n_workers)
         cuts = strip_bounds(bounds, block_rows, layout.stripe_rows, height)
         strips = Strips(self.reader, self.policy, self.pool, cuts, count)

@@ -259,8 +259,8 @@ class ChunkedSource(HDF5Source):
 
     def _decode_copy(self, table: Table, cell: tuple[int, ...], whole: Box) -> Array:
         """A chunk in memory of its own."""
-        out = np.empty(self.chunks, self.dtype)
-        values = self._decode(table, cell, out if self._stored == self.dtype else None)
+        out = np.empty(self.chunks, self.dtype) if self._stored == self.dtype else None
+        values = self._decode(table, cell, out)
         return (values if values is out else values.copy())[tuple(slice(n) for n in whole.shape)]
 
     def _decode(self, table: Table, cell: tuple[int, ...], into: Array | None = None) -> Array:
