@@ -20,7 +20,8 @@ import re
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import blake2b
 from importlib import import_module
@@ -112,6 +113,11 @@ def expect(module: str, name: str, types: str, **letters: Any) -> None:
         and its number of dimensions; a letter alone is a number of that type.
     **letters : dtype
     """
+    _EXPECTED[Needed(module, name, argument_kinds(types, **letters))] = None
+
+
+def argument_kinds(types: str, **letters: Any) -> tuple[Any, ...]:
+    """Types of arguments, written as in `expect`."""
     known = {letter: np.dtype(dtype) for letter, dtype in (LETTERS | letters).items()}
 
     def kind(word: str) -> _Array | str:
@@ -119,7 +125,7 @@ def expect(module: str, name: str, types: str, **letters: Any) -> None:
             return _Array(known[word[0]].str, int(word[1:]), True)
         return known[word].name if word in known else word
 
-    _EXPECTED[Needed(module, name, tuple(map(kind, types.split())))] = None
+    return tuple(map(kind, types.split()))
 
 
 LETTERS: dict[str, Any] = {"b": "u1", "i": "i4", "l": "i8", "d": "f8"}
@@ -370,13 +376,30 @@ def _write_compiled(module: str, name: str, kinds: str) -> None:
 
 
 def _compiled(module: str, name: str, kinds: tuple[Any, ...]) -> _Code:
-    dispatcher = getattr(import_module(module), name)
-    types = tuple(map(_numba_type, kinds))
-    dispatcher.compile(types)
-    result = dispatcher.overloads[types]
-    library = result.library
+    library, result = compiled_library(module, name, kinds)
     needs = sorted({name for name in _DECLARED.findall(library.get_llvm_str()) if not name.startswith("llvm.")})
     return _Code(result.fndesc.llvm_func_name, str(result.signature.return_type), needs, library._get_compiled_object())
+
+
+def compiled_library(module: str, name: str, kinds: tuple[Any, ...]) -> tuple[Any, Any]:
+    """What numba made of a kernel: its library of code, and its account of it."""
+    dispatcher = getattr(import_module(module), name)
+    types = tuple(map(_numba_type, kinds))
+    with _unversioned():
+        dispatcher.compile(types)
+    result = dispatcher.overloads[types]
+    return result.library, result
+
+
+@contextmanager
+def _unversioned() -> Iterator[None]:
+    """No loop is compiled twice, to be chosen from by where its arrays lie: the bits of a sum would depend on that."""
+    option = "-vectorize-memory-check-threshold="
+    _llvm().set_option("nmfstream", f"{option}0")
+    try:
+        yield
+    finally:
+        _llvm().set_option("nmfstream", f"{option}128")
 
 
 def _numba_type(kind: Any) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nmfstream.core.kernels.compiling import inner, kernel
+from nmfstream.core.kernels.compiling import inner, kernel, scratch
 from nmfstream.core.kernels.divergence_ccd import AFRESH
 from nmfstream.core.kernels.vectors import (
     VECTOR_BYTES,
@@ -148,7 +148,7 @@ def ccd_rows(
     for i in range(indptr.shape[0] - 1):
         most = max(most, indptr[i + 1] - indptr[i])
     room = (most + lanes - 1) // lanes * lanes
-    L, xv = np.empty((k, room), data.dtype), np.empty((2, room), data.dtype)
+    L, xv = scratch((k, room), data.dtype), scratch((2, room), data.dtype)
     zero = data.dtype.type(0)
     total_s = zero
     for a in range(k):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nmfstream.core.kernels.compiling import inner, kernel
+from nmfstream.core.kernels.compiling import inner, kernel, scratch
 
 FLOOR, HALVINGS, WHOLE, DESCENT, NOISE, SMALL, PROXIMAL, STALLED = 1e-30, 30, 4, 1e-4, 1e-14, 1e-3, 1e-12, 5
 
@@ -190,7 +190,7 @@ def gradients(indptr, indices, data, Ht, W, lin, l2, scales, out):  # type: igno
     """∂ of each row; shapes as in `newton`."""
     n_rows, k = W.shape
     longest = _longest(indptr, n_rows)
-    L, x, v, r, above = np.zeros((k, longest)), np.zeros(longest), np.zeros(longest), np.zeros(longest), np.zeros(k)
+    L, x, v, r, above = scratch((k, longest)), scratch(longest), scratch(longest), scratch(longest), scratch(k)
     for i in range(n_rows):
         n = indptr[i + 1] - indptr[i]
         _gather(indices, data, Ht, indptr[i], n, scales[i], x, L)
@@ -218,10 +218,10 @@ def newton(  # type: ignore[no-untyped-def]
     """
     n_rows, k = W.shape
     longest = _longest(indptr, n_rows)
-    L, P, F = np.zeros((k, longest)), np.zeros((k, k)), np.zeros((k, k))
-    x, v, r, z = np.zeros(longest), np.zeros(longest), np.zeros(longest), np.zeros(longest)
-    g, d, y, root, above, new = np.zeros(k), np.zeros(k), np.zeros(k), np.zeros(k), np.zeros(k), np.zeros(k)
-    free = np.zeros(k, np.int64)
+    L, P, F = scratch((k, longest)), scratch((k, k)), scratch((k, k))
+    x, v, r, z = scratch(longest), scratch(longest), scratch(longest), scratch(longest)
+    g, d, y, root, above, new = scratch(k), scratch(k), scratch(k), scratch(k), scratch(k), scratch(k)
+    free = scratch(k, np.int64)
     for i in range(n_rows):
         n, w, last, stalled = indptr[i + 1] - indptr[i], W[i], False, 0
         total = _gather(indices, data, Ht, indptr[i], n, scales[i], x, L)

@@ -7,10 +7,8 @@ columns, A is W. Eight vectors of WH are summed in registers, a panel of ratios 
 
 from __future__ import annotations
 
-import numpy as np
-
 from nmfstream.core.cells import EPSILON
-from nmfstream.core.kernels.compiling import inner, kernel
+from nmfstream.core.kernels.compiling import inner, kernel, scratch
 from nmfstream.core.kernels.vectors import add, add_product, at_least, divide, fill, load, store
 from nmfstream.core.kernels.widths import PANEL
 
@@ -126,9 +124,9 @@ def dense_kl_steps(X, Ht, W, below, l2, lanes, n_steps, out, changes, norms):  #
     k = W.shape[1]
     dtype = W.dtype
     zero, tiny = dtype.type(0), dtype.type(EPSILON)
-    x, r = np.zeros((m, lanes), dtype), np.zeros((PANEL, lanes), dtype)
-    w, sums = np.zeros((k, lanes), dtype), np.zeros((k, lanes), dtype)
-    moved, size = np.zeros(lanes, dtype), np.zeros(lanes, dtype)
+    x, r = scratch((m, lanes), dtype), scratch((PANEL, lanes), dtype)
+    w, sums = scratch((k, lanes), dtype), scratch((k, lanes), dtype)
+    moved, size = scratch(lanes, dtype), scratch(lanes, dtype)
     for first in range(0, n, lanes):
         count = min(lanes, n - first)
         if count < lanes:
@@ -195,8 +193,8 @@ def dense_kl_sums(X, W, H, lanes, ratios, sums):  # type: ignore[no-untyped-def]
     k = W.shape[1]
     dtype = W.dtype
     zero, tiny = dtype.type(0), dtype.type(EPSILON)
-    x, r = np.zeros((PANEL, lanes), dtype), np.zeros((PANEL, lanes), dtype)
-    h, part = np.zeros((k, lanes), dtype), np.zeros((k, lanes), dtype)
+    x, r = scratch((PANEL, lanes), dtype), scratch((PANEL, lanes), dtype)
+    h, part = scratch((k, lanes), dtype), scratch((k, lanes), dtype)
     for first in range(0, n, PANEL):
         height = min(PANEL, n - first)
         for j in range(0, m, lanes):

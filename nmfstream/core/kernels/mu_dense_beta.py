@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from nmfstream.core.cells import EPSILON
-from nmfstream.core.kernels.compiling import inner, kernel
+from nmfstream.core.kernels.compiling import inner, kernel, scratch
 from nmfstream.core.kernels.mu_dense import _products, _reconstruct, _transpose
 from nmfstream.core.kernels.vectors import at_least, divide, fill, load, multiply, root, store
 from nmfstream.core.kernels.widths import PANEL
@@ -80,10 +80,10 @@ def dense_beta_steps(  # type: ignore[no-untyped-def]
     n, m = X.shape
     k, dtype = W.shape[1], W.dtype
     zero, tiny = dtype.type(0), dtype.type(EPSILON)
-    x = np.zeros((m, lanes), dtype)
-    r, d = np.zeros((PANEL, lanes), dtype), np.zeros((PANEL, lanes), dtype)
-    w, above, below = np.zeros((k, lanes), dtype), np.zeros((k, lanes), dtype), np.zeros((k, lanes), dtype)
-    moved, size = np.zeros(lanes, dtype), np.zeros(lanes, dtype)
+    x = scratch((m, lanes), dtype)
+    r, d = scratch((PANEL, lanes), dtype), scratch((PANEL, lanes), dtype)
+    w, above, below = scratch((k, lanes), dtype), scratch((k, lanes), dtype), scratch((k, lanes), dtype)
+    moved, size = scratch(lanes, dtype), scratch(lanes, dtype)
     for first in range(0, n, lanes):
         count = min(lanes, n - first)
         _transpose(X, first, count, x)

@@ -6,10 +6,8 @@ columns of H that the row touches, gathered once as components x nonzeros.
 
 from __future__ import annotations
 
-import numpy as np
-
 from nmfstream.core.cells import EPSILON
-from nmfstream.core.kernels.compiling import inner, kernel
+from nmfstream.core.kernels.compiling import inner, kernel, scratch
 from nmfstream.core.kernels.vectors import add, add_product, divide, fill, load, multiply, store, subtract, unless_zero
 
 
@@ -77,8 +75,8 @@ def frobenius_steps(C, G, W, l1, l2, lanes, n_steps, out, changes, norms):  # ty
     """
     n_rows, k = W.shape
     shape = (G.shape[0], lanes)
-    c, w, new = np.zeros(shape, W.dtype), np.zeros(shape, W.dtype), np.zeros(shape, W.dtype)
-    sums, tiny, sparsity = np.zeros((2, lanes), W.dtype), W.dtype.type(EPSILON), fill(l1)
+    c, w, new = scratch(shape, W.dtype), scratch(shape, W.dtype), scratch(shape, W.dtype)
+    sums, tiny, sparsity = scratch((2, lanes), W.dtype), W.dtype.type(EPSILON), fill(l1)
     for first in range(0, n_rows, lanes):
         n = min(lanes, n_rows - first)
         _load_lanes(C, W, first, n, c, w)
@@ -162,9 +160,9 @@ def sparse_kl_steps(  # type: ignore[no-untyped-def]
     longest = 0
     for i in range(n_rows):
         longest = max(longest, indptr[i + 1] - indptr[i])
-    L = np.zeros((k, longest), W.dtype)
-    x, r = np.zeros(longest, W.dtype), np.zeros(longest, W.dtype)
-    w, new = np.zeros(k, W.dtype), np.zeros(k, W.dtype)
+    L = scratch((k, longest), W.dtype)
+    x, r = scratch(longest, W.dtype), scratch(longest, W.dtype)
+    w, new = scratch(k, W.dtype), scratch(k, W.dtype)
     for i in range(n_rows):
         nnz = indptr[i + 1] - indptr[i]
         _gather(indices, data, Ht, indptr[i], nnz, x, L)
@@ -203,7 +201,7 @@ def sparse_kl_sums(indptr, indices, data, Ht, W, ratios, sums):  # type: ignore[
     """
     n_rows, k = W.shape
     zero, tiny = W.dtype.type(0), W.dtype.type(EPSILON)
-    w = np.zeros(k, W.dtype)
+    w = scratch(k, W.dtype)
     for i in range(n_rows):
         for a in range(k):
             w[a] = W[i, a]
@@ -222,7 +220,7 @@ def sparse_kl_sums(indptr, indices, data, Ht, W, ratios, sums):  # type: ignore[
 def sparse_times(indptr, indices, data, Ht, out):  # type: ignore[no-untyped-def]
     """out = X·Hᵀ for rows of X in CSR form."""
     k = Ht.shape[1]
-    acc = np.zeros(k, Ht.dtype)
+    acc = scratch(k, Ht.dtype)
     for i in range(out.shape[0]):
         for a in range(k):
             acc[a] = 0
@@ -238,7 +236,7 @@ def sparse_times(indptr, indices, data, Ht, out):  # type: ignore[no-untyped-def
 def sparse_sums(indptr, indices, data, W, sums):  # type: ignore[no-untyped-def]
     """sums += XᵀW for rows of X in CSR form."""
     k = W.shape[1]
-    w = np.zeros(k, W.dtype)
+    w = scratch(k, W.dtype)
     for i in range(W.shape[0]):
         for a in range(k):
             w[a] = W[i, a]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nmfstream.core.kernels.compiling import inner, kernel
+from nmfstream.core.kernels.compiling import inner, kernel, scratch
 from nmfstream.types import Array
 
 ROUNDING = 1e-15
@@ -102,9 +102,9 @@ def newton_rows(C: Array, G: Array, W: Array, max_iter: int, tol: float, proxima
         Iterations of each row, zero at first.
     """
     n, k = C.shape
-    g, d, projected, y = np.zeros(k), np.zeros(k), np.zeros(k), np.zeros(k)
-    L = np.zeros((k, k))
-    free = np.zeros(k, np.int64)
+    g, d, projected, y = scratch(k), scratch(k), scratch(k), scratch(k)
+    L = scratch((k, k))
+    free = scratch(k, np.int64)
     for i in range(n):
         w = W[i]
         while used[i] < max_iter and _gradient(C[i], G, w, g) > tol:

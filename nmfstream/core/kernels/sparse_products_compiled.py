@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from nmfstream.core.kernels.compiling import kernel
+from nmfstream.core.kernels.compiling import kernel, scratch
 
 
 @kernel
 def times(indptr, indices, data, Ht, out):  # type: ignore[no-untyped-def]
     """out = X·Hᵀ, four nonzeros at a time, in float64."""
     k = Ht.shape[1]
-    acc = np.zeros(k)
+    acc = scratch(k)
     for i in range(out.shape[0]):
         p, last = indptr[i], indptr[i + 1]
         for a in range(k):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nmfstream.core.kernels.compiling import inner, kernel
+from nmfstream.core.kernels.compiling import inner, kernel, scratch
 from nmfstream.types import Array
 
 LANES = 32
@@ -62,8 +62,8 @@ def sweeps(C: Array, G: Array, inverse: Array, W: Array, max_sweeps: int, tol2: 
         Sweeps of each row, zero at first.
     """
     n, k = C.shape
-    c, w = np.zeros((G.shape[0], LANES), C.dtype), np.zeros((G.shape[0], LANES), C.dtype)
-    acc, moved, size = np.zeros(LANES, C.dtype), np.zeros(LANES, C.dtype), np.zeros(LANES, C.dtype)
+    c, w = scratch((G.shape[0], LANES), C.dtype), scratch((G.shape[0], LANES), C.dtype)
+    acc, moved, size = scratch(LANES, C.dtype), scratch(LANES, C.dtype), scratch(LANES, C.dtype)
     tiny = np.finfo(C.dtype).tiny
     at = np.full(LANES, -1, np.int64)
     following = 0

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils as numba_cgutils
 from numba.core import types
 from numba.extending import intrinsic as numba_intrinsic
 
-from nmfstream.core.kernels.compiling import kernel
+from nmfstream.core.kernels.compiling import kernel, scratch
 from nmfstream.core.kernels.widths import TILE_ROWS, WIDE, register_bytes, tall
 
 intrinsic: Any = numba_intrinsic
@@ -230,7 +229,7 @@ def rows_times(X, H, C):  # type: ignore[no-untyped-def]
     C : ndarray of shape (n_rows, n_components)
     """
     n, k = X.shape[0], H.shape[0]
-    out = np.empty((TALL, WIDE), X.dtype)
+    out = scratch((TALL, WIDE), X.dtype)
     whole = n // TALL * TALL
     for i in range(0, whole, TALL):
         for a in range(0, k, WIDE):
