@@ -153,7 +153,7 @@ def _plan_words(plan: Any) -> str:
         f"{plan.n_samples} x {plan.n_features} ({plan.dtype})",
         f"solver {plan.solver}",
         f"{plan.batch_rows} rows a batch in blocks of {plan.block_rows}",
-        f"sample of {plan.sample_rows} rows",
+        "all rows kept" if plan.sample_rows == plan.n_samples else f"sample of {plan.sample_rows} rows",
         counted(plan.threads, "thread"),
         f"{size_text(plan.stored_bytes)} a pass",
         f"at most {passes(plan.max_passes)}",

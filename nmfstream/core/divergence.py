@@ -91,8 +91,10 @@ def H_penalty(H: Array, p: Penalties) -> float:
     return p.l1_H * float(H.sum(dtype=np.float64)) + 0.5 * p.l2_H * float(np.einsum("ij,ij->", H, H, dtype=np.float64))
 
 
-def solve_columns(Xt: CSR, W: Array, s: Array, Ht: Array, p: Penalties, prior: Array | None, sweeps: int) -> Array:
-    """Columns of H (rows of `Ht`, in place) for fixed W; WH at the nonzeros of Xᵀ.
+def solve_columns(
+    Xt: CSR, W: Array, s: Array, Ht: Array, p: Penalties, prior: Array | None, sweeps: int, *, rebuilt: bool
+) -> Array:
+    """Columns of H (rows of `Ht`, in place) for fixed W; if `rebuilt` WH at the nonzeros of Xᵀ.
 
     Parameters
     ----------
@@ -102,7 +104,8 @@ def solve_columns(Xt: CSR, W: Array, s: Array, Ht: Array, p: Penalties, prior: A
     prior : ndarray of shape (some features, n_components), optional
         Expected counts of rows that are not here.
     """
-    return ccd(Xt, W, np.where(s > 0, s + p.l1_H, 0), Ht, sweeps, 0.0, l2=p.l2_H, prior=prior)
+    linear = np.where(s > 0, s + p.l1_H, 0)
+    return ccd(Xt, W, linear, Ht, sweeps, 0.0, l2=p.l2_H, prior=prior, rebuilt=rebuilt)
 
 
 def ratio(X: CSR, V: Array, power: int = 1) -> CSR:

@@ -90,7 +90,8 @@ def verdict(losses: list[float], accepted: list[bool], n_iter: int, schedule: Sc
             "(a smaller --tol goes on)"
         )
     if n_iter >= schedule.max_iter:
-        return f"{n_iter} passes done, as --max-iter asks (a larger --max-iter with --resume goes on)"
+        done = "1 pass" if n_iter == 1 else f"{n_iter} passes"
+        return f"{done} done, as --max-iter asks (a larger --max-iter with --resume goes on)"
     return None
 
 
@@ -115,6 +116,8 @@ class FewPass(Generic[S]):
     state_class: type[S]
     spectral_only: ClassVar[bool] = False
     """Whether, where rows are many, an NNDSVD of the largest sample is the only start."""
+    few_starts: ClassVar[bool] = False
+    """Whether four random starts are enough where all rows are fitted: iterations are dear."""
     sample_effort: ClassVar[float] = 10.0
     """How many times as many iterations the sample gets at most where rows are few."""
 
@@ -122,7 +125,8 @@ class FewPass(Generic[S]):
         self.problem, self.parameters = problem, parameters
         self.objective, self.schedule = parameters.objective, parameters.schedule
         self.k = parameters.objective.n_components
-        self.size = self._sample_rows()
+        self.whole = self._is_whole()
+        self.size = (problem.n_samples or 0) if self.whole else self._sample_rows()
         self.penalized = self.objective.alpha_W > 0 or self.objective.alpha_H > 0
 
     @property
@@ -134,6 +138,12 @@ class FewPass(Generic[S]):
     def n(self) -> float:
         """Rows in all that are learnt from (about)."""
         return (self.problem.n_samples or 0) * (1.0 - self.share)
+
+    def _is_whole(self) -> bool:
+        """Whether all rows are few enough to be read once, kept and fitted: that is the first pass then."""
+        start, schedule = self.parameters.start, self.schedule
+        asked = start.sample_rows is not None or start.init == "custom" or schedule.forget_factor is not None
+        return not asked and self.share <= 0 and sample.fits(self.problem)
 
     def _sample_rows(self) -> int:
         start = self.parameters.start
@@ -152,12 +162,13 @@ class FewPass(Generic[S]):
         n = problem.n_samples or self.size
         if not self.size:
             return []
+        few = self.whole and self.few_starts
         return sample.levels(
             n,
             self.size,
             self.k,
-            start.n_init,
-            init=start.init,
+            start.n_init or (4 if few else None),
+            init=start.init or ("random" if few else None),
             spectral_only=self.spectral_only,
             most=self.sample_effort,
             work=float(self.k * (n * problem.n_features if problem.nnz is None else problem.nnz)),
@@ -175,7 +186,7 @@ class FewPass(Generic[S]):
         """The stage that the state stands in; sets ``state.stop_reason`` and gives None at the end."""
         own = cast(S, state.solver)
         if not own.sampled and self.size and state.n_iter == 0:
-            return cast(Stage, SampleStage(self, state))
+            return cast(Stage, WholeStage(self, state) if self.whole else SampleStage(self, state))
         reason = verdict(own.losses, own.accepted, state.n_iter, self.schedule)
         state.stop_reason = None
         if reason is None:
@@ -238,6 +249,11 @@ class FewPass(Generic[S]):
         """How the sample is fitted."""
         raise NotImplementedError
 
+    def settle(self, own: S, H: Array, X: Matrix, loss: float, executor: Executor) -> dict[str, Any]:
+        """Fields of the state that the winner H of a fit of all rows X leaves for the full passes."""
+        H = self.unit(H)
+        return {"H": H, "Hy": H}
+
     def adopt(self, own: S, H: Array, X: Matrix, loss: float, block_rows: int, executor: Executor) -> dict[str, Any]:
         """Fields of the state that the winner H of the sample fit on the rows X leaves for the first pass."""
         raise NotImplementedError
@@ -252,9 +268,11 @@ class SampleStage:
         self.solver, self.run = solver, state
         self.own = cast(FewPassState, state.solver)
         self.levels = solver.plan()
-        n = solver.problem.n_samples or solver.size
-        self.rows: Runs | None = sample.spread_runs(n, solver.size, self.own.seed)
+        self.rows: Runs | None = self._runs(solver.problem.n_samples or solver.size)
         self.unit = solver.size
+
+    def _runs(self, n: int) -> Runs:
+        return sample.spread_runs(n, self.solver.size, self.own.seed)
 
     @property
     def done(self) -> bool:
@@ -273,14 +291,39 @@ class SampleStage:
         changes["candidates"] = [] if last else [c.H for c in kept]
         changes["candidate_losses"] = [] if last else [c.loss for c in kept]
         if last:
-            changes |= solver.adopt(own, kept[0].H, X, kept[0].loss, batch.block_rows, executor)
+            changes |= self.after(X, kept[0], batch.block_rows, executor)
         for name, value in changes.items():
             setattr(own, name, value)
         self.run.loss = kept[0].loss
 
+    def after(self, X: Matrix, winner: sample.Candidate, block_rows: int, executor: Executor) -> dict[str, Any]:
+        """Fields of the state that the winner leaves."""
+        return self.solver.adopt(self.own, winner.H, X, winner.loss, block_rows, executor)
+
     def finish(self, executor: Executor) -> None:
         """The sample is behind."""
         self.own.sampled = True
+
+
+class WholeStage(SampleStage):
+    """The first pass where all rows fit into memory: the tournament's last levels are fitted to all of them."""
+
+    name, learns = "pass 1", True
+
+    def _runs(self, n: int) -> Runs:
+        return ((0, n),)
+
+    def after(self, X: Matrix, winner: sample.Candidate, block_rows: int, executor: Executor) -> dict[str, Any]:
+        """See `FewPass.settle`."""
+        return self.solver.settle(self.own, winner.H, X, winner.loss, executor)
+
+    def finish(self, executor: Executor) -> None:
+        """Close the pass."""
+        own, run = self.own, self.run
+        assert own.H is not None
+        own.sampled, own.rows = True, self.solver.size
+        run.n_steps += 1
+        record(own, run, self.name, own.H, run.loss)
 
 
 class PassStage(Generic[S]):
@@ -309,18 +352,21 @@ class PassStage(Generic[S]):
         return split_rows(batch, self.solver.share)
 
     def record(self, H: Array, loss: float, *, accepted: bool = True) -> None:
-        """Close the pass: history, counters, stopping rule."""
-        own, run = self.own, self.run
-        held = own.held_total / own.held_rows if own.held_rows else None
-        rows = own.rows + own.held_rows
-        run.history.append(PassRecord(self.name, rows, 0.0, float(loss), relative_change(own.H_before, H)))
-        loss = float(loss)
-        own.losses.append(loss)
-        own.accepted.append(accepted)
-        if held is not None:
-            own.held_losses.append(held)
-        own.H, own.H_before = H, None
-        own.rows = own.held_rows = 0
-        own.total = own.held_total = 0.0
-        run.loss = loss
-        run.n_iter += 1
+        """Close the pass."""
+        record(self.own, self.run, self.name, H, loss, accepted=accepted)
+
+
+def record(own: FewPassState, run: RunState, name: str, H: Array, loss: float, *, accepted: bool = True) -> None:
+    """Close a pass: history, counters, what the stopping rule looks at."""
+    held = own.held_total / own.held_rows if own.held_rows else None
+    rows, loss = own.rows + own.held_rows, float(loss)
+    run.history.append(PassRecord(name, rows, 0.0, loss, relative_change(own.H_before, H)))
+    own.losses.append(loss)
+    own.accepted.append(accepted)
+    if held is not None:
+        own.held_losses.append(held)
+    own.H, own.H_before = H, None
+    own.rows = own.held_rows = 0
+    own.total = own.held_total = 0.0
+    run.loss = loss
+    run.n_iter += 1

@@ -104,6 +104,13 @@ class Hals(FewPass[HalsState]):
             return fields | {"A_prior": sums.A / share, "B_prior": sums.B / share}
         return fields | {"A": sums.A, "B": sums.B, "weight": float(X.shape[0])}
 
+    def settle(self, own: HalsState, H: Array, X: Matrix, loss: float, executor: Executor) -> dict[str, Any]:
+        """See `FewPass.settle`; also what the loss of a pass is reckoned from."""
+        blocks = sample_blocks(X, max(1, X.shape[0] // 8))
+        square = 0.5 * float(sum(executor.map(sum_of_squares, blocks)))
+        precise = loss * X.shape[0] < fro.PRECISE_BELOW[H.dtype.name] * square
+        return super().settle(own, H, X, loss, executor) | {"square": square, "precise": precise}
+
     def unit(self, H: Array) -> Array:
         """H with rows of norm 1."""
         return H if self.penalized else fro.unit_rows(H)[0]

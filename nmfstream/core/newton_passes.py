@@ -103,7 +103,7 @@ def _solve_H(
     def solve(stripe: tuple[int, int]) -> tuple[Array, Array]:
         a, b = stripe
         part, rows = Ht[a:b].copy(), columns.stripe(a, b)
-        V = kl.solve_columns(rows, W, s, part, p, None if prior is None else prior[a:b], 1)
+        V = kl.solve_columns(rows, W, s, part, p, None if prior is None else prior[a:b], 1, rebuilt=counting)
         return part, part * times_dense(kl.ratio(rows, V), W) if counting else part[:0]
 
     parts = executor.map(solve, stripes)

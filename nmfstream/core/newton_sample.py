@@ -171,7 +171,7 @@ class NewtonFitter:
         def solve(item: tuple[int, tuple[int, int]]) -> Array:
             i, (a, b) = item
             Ht = np.ascontiguousarray(runs[i].Hy[:, a:b].T)
-            kl.solve_columns(rows.columns.stripe(a, b), runs[i].W, sums[i], Ht, p, None, 1)
+            kl.solve_columns(rows.columns.stripe(a, b), runs[i].W, sums[i], Ht, p, None, 1, rebuilt=False)
             return Ht
 
         n = len(rows.stripes)

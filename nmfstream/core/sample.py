@@ -21,6 +21,8 @@ FEW_RUNS, MANY_RUNS, RUN_ROWS = 64, 512, 16
 """Neighbours are alike in many stores: sixty long runs of short texts, package by package, were no fair sample."""
 SAMPLE_BYTES = 128 << 20
 LEAST_BYTES = 512 << 20
+WHOLE_BYTES = 32 << 20
+"""All rows up to this size are the sample."""
 MANY_ROWS = 100_000
 REPEATED_ROWS, REPEATED_WORK = 80_000, 2e9
 """Less than this, in rows and in nonzeros times components, is fitted more often."""
@@ -33,6 +35,11 @@ def bytes_a_row(problem: Problem) -> float:
     if problem.nnz is None or not problem.n_samples:
         return float(problem.n_features * problem.dtype.itemsize)
     return max(1.0, problem.nnz / problem.n_samples * (problem.dtype.itemsize + 4))
+
+
+def fits(problem: Problem) -> bool:
+    """Whether all rows are small enough to be fitted in memory."""
+    return problem.n_samples is not None and problem.n_samples * bytes_a_row(problem) <= WHOLE_BYTES
 
 
 def first_level(n_components: int) -> int:
@@ -140,7 +147,7 @@ def levels(
         plan.append(Level(rows, math.ceil(repeats * q), starts - spectral, spectral))
         if whole and starts == 1:
             break
-        starts, rows = max(1, starts // 2), min(2 * rows, size)
+        starts, rows = max(1, starts // 2), 2 * rows if 3 * rows < size else size
     if not many and init is None and (n_init is None or n_init > 1):
         plan.append(Level(size, math.ceil(5 * q), 0, True))
     return plan

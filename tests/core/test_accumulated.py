@@ -9,12 +9,21 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from nmfstream.core import sample
 from nmfstream.core.accumulated import Accumulated
 from nmfstream.core.parameters import Objective, Parameters, Schedule, Start
 from nmfstream.core.state import RunState
 from nmfstream.run.executors import Pool, SerialExecutor, ThreadExecutor
 from nmfstream.run.sources import MemorySource, from_scipy
 from nmfstream.run.stages import run_stages
+
+
+@pytest.fixture(autouse=True, params=["streamed", "whole"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The first pass of data that are too large to be kept, and of such as are not."""
+    if request.param == "streamed":
+        monkeypatch.setattr(sample, "WHOLE_BYTES", 0)
+    return str(request.param)
 
 
 def data(n: int = 150, m: int = 24) -> np.ndarray:

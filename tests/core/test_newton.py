@@ -9,11 +9,20 @@ import numpy as np
 import pytest
 from fewpass_tools import as_csr, divergence, fit, low_rank
 
+from nmfstream.core import sample
 from nmfstream.core.holdout import held_out
 from nmfstream.core.newton import Newton
 from nmfstream.core.parameters import Objective, Parameters, Schedule, Start
 from nmfstream.core.protocols import Problem
 from nmfstream.errors import UsageError
+
+
+@pytest.fixture(autouse=True, params=["streamed", "whole"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The first pass of data that are too large to be kept, and of such as are not."""
+    if request.param == "streamed":
+        monkeypatch.setattr(sample, "WHOLE_BYTES", 0)
+    return str(request.param)
 
 
 def counts(n: int = 1500, m: int = 50, k: int = 4, dtype: Any = np.float32) -> np.ndarray[Any, Any]:

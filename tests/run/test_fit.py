@@ -126,6 +126,7 @@ def test_custom_start(tmp_path: Path) -> None:
     threads=st.integers(1, 3),
     batch=st.sampled_from([17, 64, 100, 1000]),
     n=st.sampled_from([1, 40, 230, 701]),
+    sample_rows=st.sampled_from([None, 0, 50]),
 )
 def test_same_bits_whatever_the_store_threads_and_layout(
     tmp_path_factory: pytest.TempPathFactory,
@@ -135,10 +136,13 @@ def test_same_bits_whatever_the_store_threads_and_layout(
     threads: int,
     batch: int,
     n: int,
+    sample_rows: int | None,
 ) -> None:
     loss = "frobenius" if solver == "hals" else loss
     X = data(n).astype(np.float32)
     options = {"n_components": 3, "solver": solver, "beta_loss": loss, "batch_size": batch, "max_iter": 2}
+    if solver != "mu":
+        options["sample_rows"] = sample_rows
     one, other = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("other")
     model, W = run(store(one, X, "npy"), one, threads=1, **options)
     again, W_again = run(store(other, X, "hdf5", chunk), other, threads=threads, **options)

@@ -24,7 +24,7 @@ NONE = np.zeros((0, 0))
 
 def ccd(
     X: CSR, Ft: Array, s: Array, W: Array, sweeps: int, tol: float,
-    *, cold: int = 0, l2: float = 0.0, prior: Array | None = None,
+    *, cold: int = 0, l2: float = 0.0, prior: Array | None = None, rebuilt: bool = True,
 ) -> Array:  # fmt: skip
     """Minimise Σ_a s_a w_a − Σ_j x_j log(wF)_j − Σ_a prior_a log w_a + ½ l2 ‖w‖² over each row w ≥ 0; W in place.
 
@@ -46,10 +46,12 @@ def ccd(
         Multiplicative steps from a flat start before; 0: start from W as it is.
     l2 : float
     prior : ndarray of shape (n_rows, n_components), optional
+    rebuilt : bool
+        Whether WF is wanted.
 
     Returns
     -------
-    ndarray of shape (nnz,)
+    ndarray of shape (nnz,), or of none
         WF at the nonzeros, floored by 1e-12 of the row's mean entry.
     """
     t = X.dtype.type
@@ -57,7 +59,7 @@ def ccd(
     args = (np.ascontiguousarray(Ft, X.dtype), s.astype(X.dtype), t(l2), V0, W)
     if X.nnz * len(s) < COMPILED_WORK:
         return ccd_numpy(X, *args, cold, sweeps, tol)
-    V = np.empty(X.nnz, X.dtype)
+    V = np.empty(X.nnz if rebuilt else 0, X.dtype)
     _ccd_rows(X.indptr, X.indices, X.data, *args, V, cold, sweeps, t(tol))
     return V
 

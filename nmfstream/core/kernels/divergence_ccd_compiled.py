@@ -23,6 +23,7 @@ from nmfstream.core.kernels.vectors import (
     load,
     multiply,
     store,
+    turn,
 )
 from nmfstream.types import Array
 
@@ -111,16 +112,12 @@ def _step(L, a, xv, before, moved, old, width, lanes, s, l2, prior, least):  # t
 
 @inner
 def _gather(indices, data, Ft, low, n, width, L, xv):  # type: ignore[no-untyped-def]
-    """Four nonzeros at a time; what is known not to be negative needs no look at the array's end."""
+    """Four nonzeros and four components at a time, the last four of them perhaps once more."""
     k, total, j = L.shape[0], data.dtype.type(0), 0
-    while j + 4 <= n:
-        i0, i1 = np.uint64(indices[low + j]), np.uint64(indices[low + j + 1])
-        i2, i3 = np.uint64(indices[low + j + 2]), np.uint64(indices[low + j + 3])
-        for a in range(k):
-            L[a, j] = Ft[i0, a]
-            L[a, j + 1] = Ft[i1, a]
-            L[a, j + 2] = Ft[i2, a]
-            L[a, j + 3] = Ft[i3, a]
+    while k >= 4 and j + 4 <= n:
+        p = low + j
+        for a in range(0, k, 4):
+            turn(Ft, indices[p], indices[p + 1], indices[p + 2], indices[p + 3], min(a, k - 4), L, j)
         j += 4
     while j < n:
         i0 = np.uint64(indices[low + j])
@@ -142,7 +139,10 @@ def ccd_rows(
     indptr: Array, indices: Array, data: Array, Ft: Array, s: Array, l2: float, V0: Array, W: Array, out: Array,
     cold: int, sweeps: int, tol: float,
 ) -> None:  # fmt: skip
-    """See `divergence_ccd.ccd`; V0 of no rows means no prior, `cold` multiplicative steps precede from a flat start."""
+    """See `divergence_ccd.ccd`; V0 of no rows: no prior; `out` of none: WF is not wanted.
+
+    `cold` multiplicative steps precede from a flat start.
+    """
     k, lanes = s.shape[0], VECTOR_BYTES // data.itemsize
     most = 1
     for i in range(indptr.shape[0] - 1):
@@ -182,6 +182,8 @@ def ccd_rows(
                 size += w[a] * s[a]
             if moved <= tol * size:
                 break
+        if out.shape[0] == 0:
+            continue
         _reconstruct(L, w, xv, k, width, lanes, least)
         for j in range(n):
             out[low - indptr[0] + j] = xv[V, j]

@@ -19,6 +19,14 @@ def vector_bytes() -> int:
     return 128 if get_host_cpu_features().get("avx512f") else 64
 
 
+@cache
+def estimates_reciprocals() -> bool:
+    """Whether 16 reciprocals are estimated at a time."""
+    from llvmlite.binding import get_host_cpu_features
+
+    return bool(get_host_cpu_features().get("avx512f"))
+
+
 def lanes(dtype: np.dtype[Any]) -> int:
     """Numbers in a vector."""
     return vector_bytes() // dtype.itemsize
