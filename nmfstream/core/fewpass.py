@@ -114,10 +114,8 @@ class FewPass(Generic[S]):
 
     name: ClassVar[str] = ""
     state_class: type[S]
-    spectral_only: ClassVar[bool] = False
-    """Whether, where rows are many, an NNDSVD of the largest sample is the only start."""
-    few_starts: ClassVar[bool] = False
-    """Whether four random starts are enough where all rows are fitted: iterations are dear."""
+    dear: ClassVar[bool] = False
+    """Whether an iteration costs so much that all rows, where they are fitted, get four random starts."""
     sample_effort: ClassVar[float] = 10.0
     """How many times as many iterations the sample gets at most where rows are few."""
 
@@ -162,14 +160,14 @@ class FewPass(Generic[S]):
         n = problem.n_samples or self.size
         if not self.size:
             return []
-        few = self.whole and self.few_starts
+        few = self.whole and self.dear
         return sample.levels(
             n,
             self.size,
             self.k,
             start.n_init or (4 if few else None),
             init=start.init or ("random" if few else None),
-            spectral_only=self.spectral_only,
+            dear=self.dear,
             most=self.sample_effort,
             work=float(self.k * (n * problem.n_features if problem.nnz is None else problem.nnz)),
         )

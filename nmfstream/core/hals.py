@@ -14,7 +14,7 @@ import numpy as np
 from nmfstream.core import frobenius as fro
 from nmfstream.core.extrapolation import Track
 from nmfstream.core.fewpass import SHORT, FewPass, FewPassState, PassStage, in_order
-from nmfstream.core.hals_sample import HalsFitter
+from nmfstream.core.hals_sample import GAIN, WHOLE_GAIN, HalsFitter
 from nmfstream.core.parameters import Objective, Parameters, Penalties
 from nmfstream.core.products import sum_of_squares
 from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
@@ -70,7 +70,7 @@ class Hals(FewPass[HalsState]):
 
     def fitter(self) -> Fitter:
         """How the sample is fitted."""
-        return HalsFitter(self.objective, self.parameters.start.init)
+        return HalsFitter(self.objective, self.parameters.start.init, WHOLE_GAIN if self.whole else GAIN)
 
     def first_pass(self, state: RunState) -> Stage:
         """The pass that updates H on the way."""

@@ -22,8 +22,10 @@ from nmfstream.types import Array, Matrix
 FIRST = fro.Effort(10, 1e-3)
 MORE, ROUND, FALLING = 16, 20, 0.9
 """Exact data: at most so many times the iterations, in rounds that are to lower the loss by a tenth."""
-GAIN, EVERY = 1e-3, 5
-"""Share by which the leader's loss is to fall in so many iterations; less is left to the passes."""
+GAIN, WHOLE_GAIN, EVERY = 1e-3, 1e-4, 5
+"""Share by which the leader's loss is to fall in so many iterations; less is left to the passes.
+
+Of all rows it is less: no pass finds a better optimum than that which the race ends in."""
 
 
 @dataclass
@@ -46,6 +48,7 @@ class HalsFitter:
 
     objective: Objective
     init: str | None = None
+    gain: float = GAIN
 
     def random_starts(self, X: Matrix, seed: int, count: int) -> list[Array]:
         """See `Fitter.random_starts`."""
@@ -70,7 +73,7 @@ class HalsFitter:
         for i in range(iterations):
             if i and i % EVERY == 0:
                 lead = min(r.best[0] for r in runs)
-                if before - lead < GAIN * lead:
+                if before - lead < self.gain * lead:
                     break
                 before = lead
             alternate(blocks, runs, p, half_square, FIRST if i == 0 else fro.WARM, executor)

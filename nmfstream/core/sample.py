@@ -108,7 +108,7 @@ def levels(
     n_init: int | None,
     *,
     init: str | None,
-    spectral_only: bool,
+    dear: bool,
     most: float = 10.0,
     work: float = 1.0,
 ) -> list[Level]:
@@ -119,11 +119,11 @@ def levels(
     n_samples, size : int
         Rows in all, and of the largest sample.
     n_init : int, optional
-        Starts; None: 8.
+        Starts; None: see `default_starts`.
     init : str, optional
         What was asked for: ``"random"`` starts alone, or an NNDSVD of the first level's rows among them.
-    spectral_only : bool
-        Where rows are many, one start from the NNDSVD of the largest sample instead.
+    dear : bool
+        An iteration costs some ten of others', and a pass as much more: see `race` for many rows.
     most : float
         How many times as many iterations are made at most where rows are few.
     work : float
@@ -135,10 +135,10 @@ def levels(
     and more the products of all levels together are worth less than three passes.
     """
     q = min(most, max(1.0, min(REPEATED_ROWS / max(1, n_samples), REPEATED_WORK / max(1.0, work))))
-    starts = 8 if n_init is None else max(1, n_init)
     many = n_samples >= MANY_ROWS
-    if spectral_only and many and n_init is None and init is None:
-        return [Level(size, 10, 0, True)]
+    starts = default_starts(n_samples, n_components) if n_init is None else max(1, n_init)
+    if dear and many and n_init is None and init is None:
+        return race(n_samples, size, n_components)
     plan: list[Level] = []
     rows = min(size, first_level(n_components))
     while True:
@@ -147,10 +147,39 @@ def levels(
         plan.append(Level(rows, math.ceil(repeats * q), starts - spectral, spectral))
         if whole and starts == 1:
             break
-        starts, rows = max(1, starts // 2), 2 * rows if 3 * rows < size else size
+        starts, rows = max(1, starts // 2), grown(rows, size)
     if not many and init is None and (n_init is None or n_init > 1):
         plan.append(Level(size, math.ceil(5 * q), 0, True))
     return plan
+
+
+def default_starts(n_samples: int, n_components: int) -> int:
+    """Eight, or four where the first level of many rows is more than a small part of them."""
+    return 4 if MANY_ROWS <= n_samples < 80 * first_level(n_components) else 8
+
+
+RACE = (15, 10, 8)
+"""Iterations of the first levels of `race`."""
+
+
+def race(n_samples: int, size: int, n_components: int) -> list[Level]:
+    """The tournament where passes are dear: an NNDSVD among the starts, on more rows at first, for longer.
+
+    Products of all levels together are worth less than three passes, each of which makes those of five iterations.
+    """
+    first = first_level(n_components)
+    rows, starts = min(size, max(first, min(4 * first, n_samples // 25))), default_starts(n_samples, n_components)
+    plan: list[Level] = []
+    while rows < size or starts > 1:
+        iterations = RACE[len(plan)] if len(plan) < len(RACE) else 6
+        plan.append(Level(rows, iterations, starts if plan else starts - 1, not plan))
+        starts, rows = max(1, starts // 2), grown(rows, size)
+    return [*plan, Level(size, 7, 1, False)]
+
+
+def grown(rows: int, size: int) -> int:
+    """Rows of the next level: twice as many, or all where few more are left."""
+    return 2 * rows if 3 * rows < size else size
 
 
 def level_rows(X: Matrix, rows: int) -> Matrix:

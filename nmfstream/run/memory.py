@@ -210,7 +210,13 @@ def sample_bytes(
 
     def at(level: Level) -> float:
         copied = level.rows * width if level.rows < size else 0.0
-        W = 3 * level.rows * n_components * problem.dtype.itemsize * max(1, level.starts)
+        W = (
+            3
+            * level.rows
+            * n_components
+            * problem.dtype.itemsize
+            * max(1, level.starts + (level.spectral and level.starts > 0))
+        )
         return copied + W + (_both_ways(problem, level.rows, threads) if name == "newton" else 0.0)
 
     return {"sample": int(size * width + max(map(at, levels)))}
