@@ -71,6 +71,7 @@ class Accumulated(FewPass[AccumulatedState]):
 
     name = "accumulated"
     state_class = AccumulatedState
+    dear = True
 
     def __init__(self, problem: Problem, parameters: Parameters) -> None:
         super().__init__(problem, parameters)

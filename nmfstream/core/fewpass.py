@@ -23,6 +23,9 @@ from nmfstream.types import Array, Matrix, Runs
 SHORT = 0.2
 """A sample below this share of the rows is forgotten in the first pass."""
 
+CHEAP_WORK = 1e7
+"""Nonzeros times components of which even dear iterations cost next to nothing."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -115,7 +118,9 @@ class FewPass(Generic[S]):
     name: ClassVar[str] = ""
     state_class: type[S]
     dear: ClassVar[bool] = False
-    """Whether an iteration costs so much that all rows, where they are fitted, get four random starts."""
+    """Whether an iteration costs so much that all rows, where they are fitted, get four random starts in fewer."""
+    raced: ClassVar[bool] = False
+    """Whether, where rows are many, the sample is fitted by `sample.race`."""
     sample_effort: ClassVar[float] = 10.0
     """How many times as many iterations the sample gets at most where rows are few."""
 
@@ -160,17 +165,14 @@ class FewPass(Generic[S]):
         n = problem.n_samples or self.size
         if not self.size:
             return []
-        few = self.whole and self.dear
-        return sample.levels(
-            n,
-            self.size,
-            self.k,
-            start.n_init or (4 if few else None),
-            init=start.init or ("random" if few else None),
-            dear=self.dear,
-            most=self.sample_effort,
-            work=float(self.k * (n * problem.n_features if problem.nnz is None else problem.nnz)),
-        )
+        work = float(self.k * (n * problem.n_features if problem.nnz is None else problem.nnz))
+        most, n_init, init = self.sample_effort, start.n_init, start.init
+        if self.dear:
+            most = float(np.clip(CHEAP_WORK / work, 2.0, 6.0 if self.whole else most))
+        if self.dear and self.whole:
+            init = init or "random"
+            n_init = 4 if n_init is None and 2 * work > CHEAP_WORK else n_init
+        return sample.levels(n, self.size, self.k, n_init, init=init, raced=self.raced, most=most, work=work)
 
     def start(self) -> RunState:
         """The state before anything is read."""

@@ -52,7 +52,7 @@ class Newton(FewPass[NewtonState]):
 
     name = "newton"
     state_class = NewtonState
-    dear = True
+    dear = raced = True
     sample_effort = 2.0
     """More iterations fit the sample better, but not the data: the passes end at a higher loss, seconds later."""
 

@@ -108,7 +108,7 @@ def levels(
     n_init: int | None,
     *,
     init: str | None,
-    dear: bool,
+    raced: bool,
     most: float = 10.0,
     work: float = 1.0,
 ) -> list[Level]:
@@ -122,8 +122,8 @@ def levels(
         Starts; None: see `default_starts`.
     init : str, optional
         What was asked for: ``"random"`` starts alone, or an NNDSVD of the first level's rows among them.
-    dear : bool
-        An iteration costs some ten of others', and a pass as much more: see `race` for many rows.
+    raced : bool
+        Whether many rows are fitted by `race`.
     most : float
         How many times as many iterations are made at most where rows are few.
     work : float
@@ -137,7 +137,7 @@ def levels(
     q = min(most, max(1.0, min(REPEATED_ROWS / max(1, n_samples), REPEATED_WORK / max(1.0, work))))
     many = n_samples >= MANY_ROWS
     starts = default_starts(n_samples, n_components) if n_init is None else max(1, n_init)
-    if dear and many and n_init is None and init is None:
+    if raced and many and n_init is None and init is None:
         return race(n_samples, size, n_components)
     plan: list[Level] = []
     rows = min(size, first_level(n_components))

@@ -34,7 +34,7 @@ def levels(solver: Any, n_rows: int) -> tuple[int, list[sample.Level]]:
     start = solver.parameters.start
     size = min(n_rows, start.sample_rows or n_rows)
     effort = solver.sample_effort
-    return size, sample.levels(n_rows, size, solver.k, start.n_init, init=start.init, dear=False, most=effort)
+    return size, sample.levels(n_rows, size, solver.k, start.n_init, init=start.init, raced=False, most=effort)
 
 
 class StreamStage:

@@ -62,9 +62,9 @@ def test_what_was_asked_for_is_taken(asked: int, expected: int) -> None:
 
 @pytest.mark.parametrize("n", [100_000, 10**6, 10**8])
 @pytest.mark.parametrize("k", [1, 20, 100])
-@pytest.mark.parametrize(("dear", "iterations_a_pass"), [(True, 5), (False, 1)])
-def test_many_rows_cost_three_passes_of_products_at_most(n: int, k: int, dear: bool, iterations_a_pass: int) -> None:
-    plan = levels(n, n // 4, k, None, init=None, dear=dear)
+@pytest.mark.parametrize(("raced", "iterations_a_pass"), [(True, 5), (False, 1)])
+def test_many_rows_cost_three_passes_of_products_at_most(n: int, k: int, raced: bool, iterations_a_pass: int) -> None:
+    plan = levels(n, n // 4, k, None, init=None, raced=raced)
     visits, starts = 0, plan[0].starts + plan[0].spectral
     for level in plan:
         visits += starts * level.rows * level.iterations
@@ -75,7 +75,7 @@ def test_many_rows_cost_three_passes_of_products_at_most(n: int, k: int, dear: b
 
 def test_iterations_are_more_where_rows_and_work_are_few() -> None:
     def iterations(n: int, work: float) -> int:
-        return sum(level.iterations for level in levels(n, n // 4, 10, 1, init="random", dear=False, work=work))
+        return sum(level.iterations for level in levels(n, n // 4, 10, 1, init="random", raced=False, work=work))
 
     cheap, dear, many = iterations(4096, 1e6), iterations(4096, 1e9), iterations(80_000, 1e6)
     assert cheap > 2 * dear > many
@@ -84,7 +84,7 @@ def test_iterations_are_more_where_rows_and_work_are_few() -> None:
 
 def test_a_race_ends_with_one_start_on_the_whole_sample() -> None:
     for size in (1, 900, 4096, 5000, 147_000):
-        plan = levels(600_000, size, 20, None, init=None, dear=True)
+        plan = levels(600_000, size, 20, None, init=None, raced=True)
         assert plan[0].spectral and plan[0].starts == 7
         assert (plan[-1].rows, plan[-1].starts) == (size, 1)
         assert all(a.rows <= b.rows <= size for a, b in pairwise(plan))
@@ -92,7 +92,7 @@ def test_a_race_ends_with_one_start_on_the_whole_sample() -> None:
 
 @pytest.mark.parametrize("n_init", [1, 2, 8])
 def test_levels_double_up_to_the_sample(n_init: int) -> None:
-    plan = levels(50_000, 12_500, 20, n_init, init="random", dear=False)
+    plan = levels(50_000, 12_500, 20, n_init, init="random", raced=False)
     assert [level.rows for level in plan] == [1024, 2048, 4096, 8192, 12_500]
     assert plan[0].starts == n_init
     assert not any(level.spectral for level in plan)
