@@ -132,7 +132,8 @@ def levels(
     Notes
     -----
     Iterations grow where rows and work are few: they cost next to nothing there. At 100 000 rows
-    and more the products of all levels together are worth less than three passes.
+    and more the products of all levels together are worth less than three passes; where these allow it, starts
+    compete on more rows and for longer: of short texts, a few hundred rows more tell the better from the worse.
     """
     q = min(most, max(1.0, min(REPEATED_ROWS / max(1, n_samples), REPEATED_WORK / max(1.0, work))))
     many = n_samples >= MANY_ROWS
@@ -140,10 +141,13 @@ def levels(
     if raced and many and n_init is None and init is None:
         return race(n_samples, size, n_components)
     plan: list[Level] = []
-    rows = min(size, first_level(n_components))
+    first = first_level(n_components)
+    rows = min(size, max(first, min(4 * first, n_samples // 150)) if many else first)
+    longer = 2 if rows >= 2 * first else 1
     while True:
         whole, spectral = rows >= size, not plan and init not in (None, "random")
         repeats = (5 * min(2.0, q) if starts == 1 else 2) if whole else (3 if plan else 5)
+        repeats *= longer if starts > 1 else 1
         plan.append(Level(rows, math.ceil(repeats * q), starts - spectral, spectral))
         if whole and starts == 1:
             break
