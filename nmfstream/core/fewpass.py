@@ -146,7 +146,7 @@ class FewPass(Generic[S]):
         """Whether all rows are few enough to be read once, kept and fitted: that is the first pass then."""
         start, schedule = self.parameters.start, self.schedule
         asked = start.sample_rows is not None or start.init == "custom" or schedule.forget_factor is not None
-        return not asked and self.share <= 0 and sample.fits(self.problem)
+        return not asked and self.share <= 0 and sample.fits(self.problem, self.k)
 
     def _sample_rows(self) -> int:
         start = self.parameters.start

@@ -22,7 +22,7 @@ FEW_RUNS, MANY_RUNS, RUN_ROWS = 64, 512, 16
 SAMPLE_BYTES = 128 << 20
 LEAST_BYTES = 512 << 20
 WHOLE_BYTES = 32 << 20
-"""All rows up to this size are the sample."""
+"""All rows, and W of theirs, up to this size are the sample."""
 MANY_ROWS = 100_000
 REPEATED_ROWS, REPEATED_WORK = 80_000, 2e9
 """Less than this, in rows and in nonzeros times components, is fitted more often."""
@@ -37,9 +37,10 @@ def bytes_a_row(problem: Problem) -> float:
     return max(1.0, problem.nnz / problem.n_samples * (problem.dtype.itemsize + 4))
 
 
-def fits(problem: Problem) -> bool:
+def fits(problem: Problem, n_components: int) -> bool:
     """Whether all rows are small enough to be fitted in memory."""
-    return problem.n_samples is not None and problem.n_samples * bytes_a_row(problem) <= WHOLE_BYTES
+    width = bytes_a_row(problem) + n_components * problem.dtype.itemsize
+    return problem.n_samples is not None and problem.n_samples * width <= WHOLE_BYTES
 
 
 def first_level(n_components: int) -> int:

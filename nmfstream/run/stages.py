@@ -125,8 +125,9 @@ def _run_stage(
     hooks.listener(StageStarted(stage.name, rows, 0 if stage.resident else state.row))
     steps = _resident_steps if stage.resident else _streamed_steps
     for batch in steps(stage, state, source, executor, block_rows, carried):
-        loss = state.loss
-        hooks.listener(Advanced(state.row, batch.nbytes, state.n_steps, loss))
+        # What is resident was read before its first step.
+        read = (rows, batch.nbytes * (state.row == 1)) if stage.resident else (state.row, batch.nbytes)
+        hooks.listener(Advanced(*read, state.n_steps, state.loss))
         hooks.after_step(state)
     if carried is not None and stage.carries_W and state.row < rows:
         _hand_on(stage, state, carried, rows)

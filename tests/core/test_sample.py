@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nmfstream.core.holdout import held_out, row_numbers, split
 from nmfstream.core.protocols import Batch, Problem
-from nmfstream.core.sample import first_level, levels, sample_size, spread_runs, stack, take
+from nmfstream.core.sample import first_level, fits, levels, sample_size, spread_runs, stack, take
 from nmfstream.types import CSR
 
 F4 = np.dtype("f4")
@@ -53,6 +53,21 @@ def test_default_size(n: int, m: int, k: int, expected: int) -> None:
 
 def test_size_of_a_sparse_store_follows_from_its_nonzeros() -> None:
     assert sample_size(Problem(10**8, 10**5, F4, nnz=10**9), 10) == (128 << 20) // 80
+
+
+@pytest.mark.parametrize(
+    ("problem", "k", "expected"),
+    [
+        (Problem(10_000, 784, F4), 40, True),
+        (Problem(20_000, 784, F4), 40, False),
+        (Problem(10_000, 784, np.dtype("f8")), 40, False),
+        (Problem(2_000_000, 4, F4), 20, False),  # W would be larger
+        (Problem(2700, 13_714, F4, nnz=2_282_976), 10, True),
+        (Problem(None, 10, F4), 10, False),
+    ],
+)
+def test_rows_are_kept_where_they_and_their_W_are_small(problem: Problem, k: int, expected: bool) -> None:
+    assert fits(problem, k) is expected
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(0, 0), (500, 500), (10**6, 3000)])
