@@ -168,7 +168,7 @@ class FewPass(Generic[S]):
         work = float(self.k * (n * problem.n_features if problem.nnz is None else problem.nnz))
         most, n_init, init = self.sample_effort, start.n_init, start.init
         if self.dear:
-            most = float(np.clip(CHEAP_WORK / work, 2.0, 6.0 if self.whole else most))
+            most = float(np.clip(CHEAP_WORK / max(1.0, work), 2.0, 6.0 if self.whole else most))
         if self.dear and self.whole:
             init = init or "random"
             n_init = 4 if n_init is None and 2 * work > CHEAP_WORK else n_init

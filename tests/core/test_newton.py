@@ -39,6 +39,11 @@ def reference() -> float:
     return divergence(X, NMF(4, init="nndsvda", **options).fit(X).components_)
 
 
+def test_rows_without_any_entry_are_no_fault() -> None:
+    state = fit(Newton, as_csr(np.zeros((50, 6), np.float32)), 3, beta=1.0, passes=2)
+    assert np.isfinite(state.solver.H).all()
+
+
 @pytest.mark.parametrize("convert", [np.asarray, as_csr], ids=["dense", "sparse"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_one_pass_comes_near_the_full_batch(convert: Callable[..., Any], dtype: Any, reference: float) -> None:

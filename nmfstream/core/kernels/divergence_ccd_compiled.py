@@ -15,13 +15,13 @@ from nmfstream.core.kernels.vectors import (
     add_product,
     add_products,
     at_least,
-    divide,
     fill,
     lanes_min,
     lanes_sum,
     lesser,
     load,
     multiply,
+    quotient,
     store,
     turn,
 )
@@ -47,7 +47,7 @@ def _reconstruct(L, w, xv, k, width, lanes, least):  # type: ignore[no-untyped-d
 def _multiply(L, xv, w, s, k, width, lanes, least):  # type: ignore[no-untyped-def]
     _reconstruct(L, w, xv, k, width, lanes, least)
     for j in range(0, width, lanes):
-        store(xv, V, j, divide(load(xv, X, j), load(xv, V, j)))
+        store(xv, V, j, quotient(load(xv, X, j), load(xv, V, j)))
     for a in range(k):
         total = fill(xv.dtype.type(0))
         for j in range(0, width, lanes):
@@ -65,7 +65,7 @@ def _at_zero(L, a, xv, old, width, lanes, s, least):  # type: ignore[no-untyped-
         la, v = load(L, a, j), load(xv, V, j)
         rest = add_product(-old, la, v)
         above = lesser(above, add_product(real(-1e-5), v, rest))
-        q = divide(la, at_least(rest, least))
+        q = quotient(la, at_least(rest, least))
         r = multiply(load(xv, X, j), q)
         g = add(g, r)
         h = add_products(r, q, h)
@@ -84,7 +84,7 @@ def _slope(L, a, xv, before, moved, width, lanes, least):  # type: ignore[no-unt
     for j in range(0, width, lanes):
         v = at_least(add_product(moved, load(L, before, j), load(xv, V, j)), least)
         store(xv, V, j, v)
-        q = divide(load(L, a, j), v)
+        q = quotient(load(L, a, j), v)
         r = multiply(load(xv, X, j), q)
         g = add(g, r)
         h = add_products(r, q, h)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from nmfstream.core.cells import EPSILON
 from nmfstream.core.kernels.compiling import inner, kernel, scratch
-from nmfstream.core.kernels.vectors import add, add_product, at_least, divide, fill, load, store
+from nmfstream.core.kernels.vectors import add, add_product, at_least, fill, load, quotient, store
 from nmfstream.core.kernels.widths import PANEL
 
 
@@ -50,7 +50,7 @@ def _reconstruct(A, first, count, f, zero, v):  # type: ignore[no-untyped-def]
 def _ratios(x, at, count, floor, v):  # type: ignore[no-untyped-def]
     """v becomes x / v, rows of x from `at`."""
     for q in range(count):
-        store(v, q, 0, divide(load(x, at + q, 0), at_least(load(v, q, 0), floor)))
+        store(v, q, 0, quotient(load(x, at + q, 0), at_least(load(v, q, 0), floor)))
 
 
 @inner

@@ -169,7 +169,13 @@ def multiply(typingctx, a, b):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def divide(typingctx, a, b):  # type: ignore[no-untyped-def]
-    """a / b for 0 < b < ∞, to within two roundings."""
+    """a / b."""
+    return a(a, a), lambda context, builder, signature, args: builder.fdiv(*args)
+
+
+@intrinsic
+def quotient(typingctx, a, b):  # type: ignore[no-untyped-def]
+    """a / b to within two roundings, for b that is floored: a normal number."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         numerator, divisor = args
