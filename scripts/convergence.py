@@ -29,7 +29,7 @@ from nmfstream.run.stages import Hooks, run_stages
 from nmfstream.run.workers import workers
 
 MARKS = (1, 2, 5, 10, 20, 50, 100, 200)
-"""Passes of scikit-learn after which H is judged."""
+"""Passes after which H is judged."""
 
 
 class Watch:
@@ -71,10 +71,12 @@ def ours(X: Any, data: Set, seed: int, given: argparse.Namespace) -> dict[str, A
         def after(state: RunState) -> None:
             if state.n_iter == 0 and state.row == 0:
                 sampled[0] = time.perf_counter() - began
-            if state.row == 0 and state.n_iter > len(watch.passes):
+            if state.row == 0 and state.n_iter in MARKS and state.n_iter not in watch.passes:
                 watch.note(state.n_iter, state.solver.H)
 
         run_stages(solver, state, source, executor, rows, hooks=Hooks(after_step=after))
+        if state.n_iter not in watch.passes:
+            watch.note(state.n_iter, state.solver.H)
     watch.H[-1] = np.array(state.solver.H)
     read = state.rows_read / source.problem.n_samples
     return watch.curve(X, data.beta, seed=seed, sample_seconds=sampled[0], passes_read=read, reason=state.stop_reason)

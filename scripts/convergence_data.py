@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,14 +151,14 @@ def judge(X: Any, H: Any, beta: float) -> float:
     """
     H = np.asarray(H, np.float64)
     solver = row_solver(H, Objective(len(H), float(beta)), np.dtype(np.float64), tol=JUDGE_TOL)
-    parts = [PARTS[beta](x, solver(as_matrix(x)).W, H) for x in _rows(X)]
-    loss, size = np.sum(parts, axis=0)
+
+    def part(start: int) -> tuple[float, float]:
+        x = X[start : start + JUDGE_ROWS].astype(np.float64)
+        return PARTS[beta](x, solver(as_matrix(x)).W, H)
+
+    with ThreadPoolExecutor() as pool:
+        loss, size = np.sum(list(pool.map(part, range(0, X.shape[0], JUDGE_ROWS))), axis=0)
     return float(loss / size) if beta == 1 else float(np.sqrt(max(loss, 0.0) / size))
-
-
-def _rows(X: Any) -> Iterator[Any]:
-    for a in range(0, X.shape[0], JUDGE_ROWS):
-        yield X[a : a + JUDGE_ROWS].astype(np.float64)
 
 
 def _squares(x: Any, W: Any, H: Any) -> tuple[float, float]:

@@ -28,11 +28,19 @@ def block_rows(problem: Problem, n_components: int, batch_rows: int | None = Non
     n_components : int
     batch_rows : int, optional
         Where H is updated every so many rows, a block is at most a quarter of them (but 64 or more), so that
-        a batch keeps several threads busy.
+        a batch keeps several threads busy. A sparse one may have more of them: with fewer nonzeros than half the
+        columns, sums over a block are mostly zeros.
     """
     bytes_a_row = row_bytes(problem) + n_components * problem.dtype.itemsize
     most = MOST if problem.nnz is None else MOST_SPARSE
     if batch_rows is not None:
-        most = min(most, -(-batch_rows // BLOCKS_A_BATCH))
+        most = min(most, max(-(-batch_rows // BLOCKS_A_BATCH), min(batch_rows, _filling_rows(problem))))
     rows = int(min(most, BLOCK_BYTES / bytes_a_row))
     return max(LEAST, -(-rows // MULTIPLE) * MULTIPLE if rows == most else rows // MULTIPLE * MULTIPLE)
+
+
+def _filling_rows(problem: Problem) -> int:
+    """Rows with half as many nonzeros as X has columns; 0 where it is dense."""
+    if problem.nnz is None:
+        return 0
+    return int(0.5 * problem.n_features * (problem.n_samples or 1) / max(1, problem.nnz))

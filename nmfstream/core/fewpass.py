@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 import numpy as np
 
 from nmfstream.core import sample
+from nmfstream.core.blocks import block_rows, row_bytes
 from nmfstream.core.holdout import learnt, split, split_rows
 from nmfstream.core.parameters import Parameters, Schedule
 from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
@@ -22,6 +23,12 @@ from nmfstream.types import Array, Matrix, Runs
 
 SHORT = 0.2
 """A sample below this share of the rows is forgotten in the first pass."""
+
+REMEMBERED = 0.4
+"""Share of the rows seen so far that sums which forget stand for: those of an unready H count for little soon."""
+
+STEP_BYTES = 8 << 20
+"""Rows a step of a pass at fixed H, W of theirs included; a batch at least."""
 
 CHEAP_WORK = 1e7
 """Nonzeros times components of which even dear iterations cost next to nothing."""
@@ -206,12 +213,17 @@ class FewPass(Generic[S]):
 
         return cast(Stage, StreamStage(self, state, first))
 
+    @property
+    def step_rows(self) -> int:
+        """Rows a step of a pass at fixed H: whole batches."""
+        batch = self.schedule.batch_size
+        width = row_bytes(self.problem) + 3 * self.k * self.problem.dtype.itemsize
+        return batch * max(1, int(STEP_BYTES / (batch * width)))
+
     def horizon(self, own: S, rows: int) -> float:
-        """Rows that sums remember which forget: half of all, or of those seen so far (at first eight batches)."""
-        if self.n:
-            return 0.5 * self.n
-        seen = own.rows + rows
-        return max(0.5 * seen, min(seen, 8.0 * self.schedule.batch_size))
+        """Rows that sums remember which forget: a share of those seen so far (at first eight batches)."""
+        seen = self.size + own.rows + rows
+        return max(REMEMBERED * seen, min(seen, 8.0 * self.schedule.batch_size))
 
     def unit(self, H: Array) -> Array:
         """H as the passes keep it."""
@@ -285,13 +297,14 @@ class SampleStage:
         X = learnt(batch.X, self.rows or ((0, batch.n_rows),), solver.share)
         before = [sample.Candidate(H, e) for H, e in zip(own.candidates, own.candidate_losses, strict=True)]
         level = self.levels[own.level]
-        kept = sample.play(level, X, before, solver.fitter(), own.seed + own.level, batch.block_rows, executor)
+        rows = block_rows(solver.problem, solver.k)  # a batch's blocks may be small: the sample has no batches
+        kept = sample.play(level, X, before, solver.fitter(), own.seed + own.level, rows, executor)
         last = own.level + 1 == len(self.levels)
         changes: dict[str, Any] = {"level": own.level + 1, "H": kept[0].H}
         changes["candidates"] = [] if last else [c.H for c in kept]
         changes["candidate_losses"] = [] if last else [c.loss for c in kept]
         if last:
-            changes |= self.after(X, kept[0], batch.block_rows, executor)
+            changes |= self.after(X, kept[0], rows, executor)
         for name, value in changes.items():
             setattr(own, name, value)
         self.run.loss = kept[0].loss

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from nmfstream.core.dead import MOST_A_BLOCK, Worst, dead_components, merge, rev
 from nmfstream.core.fewpass import FewPassState, PassStage, in_order
 from nmfstream.core.protocols import Block, Executor
 from nmfstream.core.rowsolve import row_solver
+from nmfstream.core.state import RunState
 from nmfstream.types import Array
 
 S = TypeVar("S", bound=FewPassState)
@@ -24,6 +25,10 @@ class RevivingPass(PassStage[S]):
 
     lift = 0.0
     """Share of its mean that a revived row of H has at least everywhere (multiplicative steps cannot leave zero)."""
+
+    def __init__(self, solver: Any, state: RunState) -> None:
+        super().__init__(solver, state)
+        self.unit = solver.step_rows
 
     def look(self, blocks: list[Block], H: Array, executor: Executor) -> Worst | None:
         """The worst rows of the pass so far, these blocks included; None where nothing is dead."""

@@ -145,9 +145,11 @@ def levels(
     first = first_level(n_components)
     rows = min(size, max(first, min(4 * first, n_samples // 150)) if many else first)
     longer = 2 if rows >= 2 * first else 1
+    if many and 2 * rows > size:
+        rows = size
     while True:
         whole, spectral = rows >= size, not plan and init not in (None, "random")
-        repeats = (5 * min(2.0, q) if starts == 1 else 2) if whole else (3 if plan else 5)
+        repeats = (5 * min(2.0, q) if starts == 1 else 2 if plan or not many else 5) if whole else (3 if plan else 5)
         repeats *= longer if starts > 1 else 1
         plan.append(Level(rows, math.ceil(repeats * q), starts - spectral, spectral))
         if whole and starts == 1:

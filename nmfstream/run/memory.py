@@ -59,9 +59,13 @@ def fit_memory(
     memory, threads = budget(config.resources), n_threads(config.resources.threads)
     before = compiled_first(0 if config.dry_run else memory)
     held = {"H and statistics": STATES[name] * k * problem.n_features * 8}
-    learning = {**W_of_batch(problem, batch, k), **working(name, problem, k, batch, threads)}
     block = block_rows(problem, k, batch) if problem.nnz is None and getattr(solver, "by_block", False) else None
-    passes = [Pass(batch, learning, block), *(Pass(unit) for unit in stages)]
+
+    def learning(rows: int) -> Pass:
+        return Pass(rows, {**W_of_batch(problem, rows, k), **working(name, problem, k, rows, threads)}, block)
+
+    steps = {batch, min(getattr(solver, "step_rows", batch), problem.n_samples or batch)}
+    passes = [*map(learning, sorted(steps)), *(Pass(unit) for unit in stages)]
     if solves_rows:
         passes.append(_row_pass(problem, beta, k, block_rows(problem, k, batch), threads))
     demand = Demand(

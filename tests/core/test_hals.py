@@ -81,7 +81,7 @@ def test_exact_low_rank_goes_far_below_what_the_expanded_loss_can_tell(k: int, b
     error = relative_error(X, state.solver.H)
     assert error < bound
     reported = (2 * state.loss * len(X)) ** 0.5 / np.linalg.norm(X)
-    told = {np.float32: 1.2e-7, np.float64: 1e-12}[dtype]  # by the data's rounding, and by the judge's W
+    told = {np.float32: 1.2e-7, np.float64: 4e-12}[dtype]  # by the data's rounding, and by the judge's W
     assert reported == pytest.approx(error, rel=0.2, abs=told)
 
 

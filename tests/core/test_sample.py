@@ -11,9 +11,15 @@ from fewpass_tools import as_csr
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from nmfstream.core.accumulated import Accumulated
+from nmfstream.core.blocks import block_rows
+from nmfstream.core.hals import Hals
 from nmfstream.core.holdout import held_out, row_numbers, split
+from nmfstream.core.newton import Newton
+from nmfstream.core.parameters import Objective, Parameters, Schedule, Start
 from nmfstream.core.protocols import Batch, Problem
 from nmfstream.core.sample import first_level, fits, levels, sample_size, spread_runs, stack, take
+from nmfstream.run.executors import SerialExecutor
 from nmfstream.types import CSR
 
 F4 = np.dtype("f4")
@@ -114,6 +120,37 @@ def test_levels_double_up_to_the_sample(n_init: int) -> None:
     assert first_level(20) == 1024
 
 
+def test_starts_compete_on_all_of_a_sample_that_is_hardly_larger_than_the_first_level() -> None:
+    plan = levels(587_370, 5874, 30, None, init=None, raced=False, work=4e8)
+    assert {level.rows for level in plan} == {5874}
+    assert plan[0].starts == 8 and plan[0].iterations >= 10
+
+
+@pytest.mark.parametrize("solver", [Hals, Newton, Accumulated])
+def test_the_fit_of_the_sample_does_not_depend_on_the_batch_size(solver: Any) -> None:
+    X = np.random.RandomState(0).gamma(0.5, size=(600, 30)).astype(np.float32)
+    found = []
+    for batch_size in (64, 2048):
+        beta = {Hals: 2.0, Newton: 1.0, Accumulated: 1.5}[solver]
+        schedule = Schedule(batch_size, 1, 0.0, None, None)
+        asked = Parameters(Objective(3, beta), schedule, Start(random_state=0, sample_rows=600))
+        fitting = solver(Problem(600, 30, X.dtype), asked)
+        state = fitting.start()
+        fitting.stage(state).step(Batch(0, X, block_rows(fitting.problem, 3, batch_size)), SerialExecutor())
+        found.append(state.solver.H)
+    assert np.array_equal(*found)
+
+
+def test_steps_at_fixed_H_are_whole_batches_of_some_megabytes() -> None:
+    def step_rows(batch_size: int, n_features: int) -> int:
+        asked = Parameters(Objective(3, 2.0), Schedule(batch_size, 1, 0.0, None, None), Start())
+        return Hals(Problem(10**6, n_features, np.dtype(np.float32)), asked).step_rows
+
+    assert step_rows(4096, 10**5) == 4096
+    assert step_rows(256, 1000) % 256 == 0
+    assert 4 << 20 < step_rows(256, 1000) * 4000 < 8 << 20
+
+
 @pytest.mark.parametrize("convert", [np.asarray, as_csr], ids=["dense", "sparse"])
 def test_rows_taken_and_stacked_are_the_rows(convert: Any) -> None:
     X = np.random.RandomState(0).poisson(0.5, (30, 7)).astype(np.float32)
@@ -139,3 +176,10 @@ def test_a_batch_is_split_into_rows_to_learn_and_rows_to_score() -> None:
     assert held is not None
     assert np.array_equal(held, X[mask])
     assert np.array_equal(np.concatenate([b.X for b in blocks]), X[~mask])
+
+
+def test_sparse_blocks_of_a_batch_are_no_smaller_than_their_sums_deserve() -> None:
+    sparse = Problem(587_370, 13_739, np.dtype(np.float32), nnz=13_000_000)
+    assert block_rows(sparse, 30, 256) == 256
+    assert block_rows(sparse, 30, 4096) == 1024
+    assert block_rows(sparse._replace(nnz=None), 30, 256) == 64
