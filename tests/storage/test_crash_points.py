@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from nmfstream.config import Saving
 from nmfstream.run.rowjob import RowJob
 from nmfstream.storage import durable
 from nmfstream.storage.disk import RealDisk
-from nmfstream.stores import sparse_writer
+from nmfstream.stores import anndata_writer, sparse_writer
 from nmfstream.stores.outputs import parse_output
 from nmfstream.stores.protocols import Opening, ReadPolicy, RowWriter, allocate
 from nmfstream.stores.registry import open_reader
@@ -122,20 +124,32 @@ def read_rows(spec: str) -> np.ndarray:
     return out.toarray() if isinstance(out, CSR) else out
 
 
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in a file system of memory where there is one: ten thousands of calls to sync cost nothing there."""
+    shm = Path("/dev/shm")
+    if not os.access(shm, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=shm) as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("kill", KILLS)
 @pytest.mark.parametrize("name", JOBS)
 def test_fault_01_commit_of_rows_killed_at_every_call(
-    name: str, kill: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, kill: str, in_memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(durable, "alive", lambda pid: False)  # the writer is found dead each time
     monkeypatch.setattr(sparse_writer, "CHUNK", 8)
+    monkeypatch.setattr(anndata_writer, "CHUNK", 8)
     rehearsal = FaultyDisk(RealDisk())
-    (tmp_path / "all").mkdir()
+    (in_memory / "all").mkdir()
     with durable.use(rehearsal):
-        write_rows(name, tmp_path / "all")
+        write_rows(name, in_memory / "all")
     assert len(rehearsal.calls) > 10
     for n in range(len(rehearsal.calls)):
-        folder = tmp_path / str(n)
+        folder = in_memory / str(n)
         folder.mkdir()
         spec = str(folder / JOBS[name][0])
         with durable.use(FaultyDisk(RealDisk(), KILLS[kill], frozenset([n]))), pytest.raises(Killed):
