@@ -13,11 +13,11 @@ import numpy as np
 from nmfstream.core import divergence as kl
 from nmfstream.core.fewpass import SHORT, FewPass, PassStage
 from nmfstream.core.guarded import GuardedPass, GuardedState
-from nmfstream.core.newton_passes import batch_rounds, batch_sums, prior_sums
+from nmfstream.core.newton_passes import ROUNDS, ROUNDS_OF_MANY, batch_rounds, batch_sums, prior_sums
 from nmfstream.core.newton_sample import NewtonFitter
 from nmfstream.core.parameters import Parameters, Penalties
 from nmfstream.core.protocols import Batch, Executor, Problem, Stage
-from nmfstream.core.sample import Fitter, random_H, sample_blocks
+from nmfstream.core.sample import MANY_ROWS, Fitter, random_H, sample_blocks
 from nmfstream.core.state import RunState
 from nmfstream.errors import UsageError
 from nmfstream.types import Array, Matrix
@@ -62,6 +62,11 @@ class Newton(FewPass[NewtonState]):
                 "solver newton needs beta_loss kullback-leibler", where="--solver", hint="use --solver auto"
             )
         super().__init__(problem, parameters)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds on a batch of the first pass."""
+        return ROUNDS_OF_MANY if (self.problem.n_samples or 0) >= MANY_ROWS else ROUNDS
 
     def fitter(self) -> Fitter:
         """How the sample is fitted."""
@@ -138,7 +143,7 @@ class FirstPass(NewtonPass):
         stands_for = weight + (rest * solver.n if own.V_prior is not None and not own.fading else 0.0)
         done = batch_rounds(
             X, H, V0, s0, self.penalties(0.0), self.penalties(stands_for), batch.block_rows, executor,
-            free=not solver.penalized,
+            free=not solver.penalized, rounds=solver.rounds,
         )  # fmt: skip
         own.H_before = H if own.H_before is None else own.H_before
         own.H = done.H

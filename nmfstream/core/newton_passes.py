@@ -16,7 +16,8 @@ from nmfstream.core.reduction import by_stripes
 from nmfstream.core.sample import sample_blocks
 from nmfstream.types import CSR, Array, Matrix
 
-ROUNDS = 5
+ROUNDS, ROUNDS_OF_MANY = 5, 2
+"""Rounds on a batch; where rows are many so are batches, and further rounds gain less than the time they take."""
 ENOUGH = 3e-3
 """Relative change of a batch's objective below which another round is worth less than it costs."""
 
@@ -43,7 +44,7 @@ def cut_rows(X: Matrix, block_rows: int) -> tuple[CSR, list[tuple[int, int]]]:
 
 def batch_rounds(
     X: Matrix, H: Array, prior: Array | None, s_prior: Array, pW: Penalties, pH: Penalties, block_rows: int,
-    executor: Executor, *, free: bool,
+    executor: Executor, *, free: bool, rounds: int = ROUNDS,
 ) -> Fitted:  # fmt: skip
     """Alternate W and H on a batch, older rows standing in as expected counts.
 
@@ -57,6 +58,8 @@ def batch_rounds(
         For the batch's rows of W, and for H with all that the sums stand for.
     free : bool
         Rows of H are kept at sum 1.
+    rounds : int
+        At most.
     """
     whole, bounds = cut_rows(X, block_rows)
     columns, stripes = Columns.of(X, whole), row_stripes(whole.shape[1])
@@ -64,13 +67,13 @@ def batch_rounds(
     Ht, scale = np.ascontiguousarray(H.T), np.ones(len(H))
     own = sum(executor.map(lambda bound: kl.own_divergence(whole.rows(*bound)), bounds))
     objective, before = 0.0, np.inf
-    for r in range(ROUNDS):
+    for r in range(rounds):
         s = Ht.sum(axis=0, dtype=np.float64)
         value = own + _solve_W(whole, bounds, Ht, s, W, pW, kl.COLD if r == 0 else kl.WARM, executor)
         objective = value if r == 0 else objective
         settled, before = abs(before - value) <= ENOUGH * abs(value), value
         sums = W.sum(axis=0, dtype=np.float64) + s_prior / scale
-        last = settled or r + 1 == ROUNDS
+        last = settled or r + 1 == rounds
         Ht, counts = _solve_H(columns, stripes, Ht, sums, W, prior, pH, executor, counting=last)
         if free:
             rows = Ht.sum(axis=0, dtype=np.float64)

@@ -165,23 +165,29 @@ def default_starts(n_samples: int, n_components: int) -> int:
     return 4 if MANY_ROWS <= n_samples < 80 * first_level(n_components) else 8
 
 
-RACE = (15, 10, 8)
-"""Iterations of the first levels of `race`."""
+RACE, LATER, LAST = (15, 10, 8), 6, 7
+"""Iterations of the first levels of `race`, of those after them, and of the last."""
+RACE_VISITS = 5.0
+"""Iterations on all rows that all levels of `race` are worth at most; three passes make six."""
 
 
 def race(n_samples: int, size: int, n_components: int) -> list[Level]:
     """The tournament where passes are dear: an NNDSVD among the starts, on more rows at first, for longer.
 
-    Products of all levels together are worth less than three passes, each of which makes those of five iterations.
+    Products of all levels together are worth less than three passes.
     """
     first = first_level(n_components)
-    rows, starts = min(size, max(first, min(4 * first, n_samples // 25))), default_starts(n_samples, n_components)
+    rows, starts = min(size, max(first, min(4 * first, n_samples // 100))), default_starts(n_samples, n_components)
     plan: list[Level] = []
+    visits = 0
     while rows < size or starts > 1:
-        iterations = RACE[len(plan)] if len(plan) < len(RACE) else 6
+        iterations = RACE[len(plan)] if len(plan) < len(RACE) else LATER
         plan.append(Level(rows, iterations, starts if plan else starts - 1, not plan))
+        visits += rows * iterations * starts
         starts, rows = max(1, starts // 2), grown(rows, size)
-    return [*plan, Level(size, 7, 1, False)]
+    plan.append(Level(size, LAST, 1, False))
+    share = min(1.0, RACE_VISITS * n_samples / (visits + LAST * size))
+    return [level._replace(iterations=max(3, int(share * level.iterations))) for level in plan]
 
 
 def grown(rows: int, size: int) -> int:
