@@ -62,7 +62,8 @@ def plain(value: Any) -> Any:
 
 def passes(n: float) -> str:
     """``1 pass``, ``5 passes``, ``5.25 passes``."""
-    return f"{n:.3g} pass{'' if n == 1 else 'es'}"
+    shown = f"{n:.3g}"
+    return f"{shown} pass{'' if shown == '1' else 'es'}"
 
 
 def counted(n: int, what: str) -> str:
