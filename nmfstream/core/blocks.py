@@ -9,6 +9,8 @@ MULTIPLE = 32
 LEAST, MOST = 64, 2048
 MOST_SPARSE = 4096
 BLOCKS_A_BATCH = 4
+STEP_BYTES = 8 << 20
+"""A step where H stands still, but a whole batch at least."""
 
 
 def row_bytes(problem: Problem) -> float:
@@ -37,6 +39,11 @@ def block_rows(problem: Problem, n_components: int, batch_rows: int | None = Non
         most = min(most, max(-(-batch_rows // BLOCKS_A_BATCH), min(batch_rows, _filling_rows(problem))))
     rows = int(min(most, BLOCK_BYTES / bytes_a_row))
     return max(LEAST, -(-rows // MULTIPLE) * MULTIPLE if rows == most else rows // MULTIPLE * MULTIPLE)
+
+
+def step_rows(batch_rows: int, bytes_a_row: float) -> int:
+    """Rows a step where H stands still: whole batches, about `STEP_BYTES` of them."""
+    return batch_rows * max(1, int(STEP_BYTES / max(1.0, batch_rows * bytes_a_row)))
 
 
 def _filling_rows(problem: Problem) -> int:

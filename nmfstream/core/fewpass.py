@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 import numpy as np
 
 from nmfstream.core import sample
-from nmfstream.core.blocks import block_rows, row_bytes
+from nmfstream.core.blocks import block_rows, row_bytes, step_rows
 from nmfstream.core.holdout import learnt, split, split_rows
 from nmfstream.core.parameters import Parameters, Schedule
 from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
@@ -26,9 +26,6 @@ SHORT = 0.2
 
 REMEMBERED = 0.4
 """Share of the rows seen so far that sums which forget stand for: those of an unready H count for little soon."""
-
-STEP_BYTES = 8 << 20
-"""Rows a step of a pass at fixed H, W of theirs included; a batch at least."""
 
 CHEAP_WORK = 1e7
 """Nonzeros times components of which even dear iterations cost next to nothing."""
@@ -215,10 +212,9 @@ class FewPass(Generic[S]):
 
     @property
     def step_rows(self) -> int:
-        """Rows a step of a pass at fixed H: whole batches."""
-        batch = self.schedule.batch_size
+        """Rows a step of a pass at fixed H, W of theirs counted."""
         width = row_bytes(self.problem) + 3 * self.k * self.problem.dtype.itemsize
-        return batch * max(1, int(STEP_BYTES / (batch * width)))
+        return step_rows(self.schedule.batch_size, width)
 
     def horizon(self, own: S, rows: int) -> float:
         """Rows that sums remember which forget: a share of those seen so far (at first eight batches)."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nmfstream.core import init_stages, nndsvd
-from nmfstream.core.blocks import row_bytes
+from nmfstream.core.blocks import row_bytes, step_rows
 from nmfstream.core.init_stages import OVERSAMPLING, times
 from nmfstream.core.init_state import Generator, InitState, generator_state, restored
 from nmfstream.core.parameters import Start
@@ -18,8 +18,6 @@ from nmfstream.errors import UsageError
 from nmfstream.types import Array
 
 SVD_INITS = ("nndsvd", "nndsvda", "nndsvdar")
-UNIT_BYTES = 8 << 20
-"""Bytes of X a step of the stages, but a whole batch at least."""
 
 
 class Initialization:
@@ -90,8 +88,8 @@ class Initialization:
 
     @property
     def unit(self) -> int:
-        """Rows a step of the stages: whole batches of the passes, about `UNIT_BYTES` of them."""
-        return self.batch_size * max(1, int(UNIT_BYTES / max(1.0, self.batch_size * row_bytes(self.problem))))
+        """Rows a step of the stages: whole batches of the passes, some megabytes of them."""
+        return step_rows(self.batch_size, row_bytes(self.problem))
 
     def scale(self, state: InitState, generator: Generator | None) -> None:
         """Give the drawn H its scale sqrt(mean(X) / k)."""

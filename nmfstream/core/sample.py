@@ -149,8 +149,11 @@ def levels(
         rows = size
     while True:
         whole, spectral = rows >= size, not plan and init not in (None, "random")
-        repeats = (5 * min(2.0, q) if starts == 1 else 2 if plan or not many else 5) if whole else (3 if plan else 5)
-        repeats *= longer if starts > 1 else 1
+        if whole and starts == 1:
+            repeats = 5 * min(2.0, q)
+        else:
+            repeats = 5 if not plan and (many or not whole) else 2 if whole else 3
+            repeats *= longer if starts > 1 else 1
         plan.append(Level(rows, math.ceil(repeats * q), starts - spectral, spectral))
         if whole and starts == 1:
             break

@@ -183,3 +183,18 @@ def test_sparse_blocks_of_a_batch_are_no_smaller_than_their_sums_deserve() -> No
     assert block_rows(sparse, 30, 256) == 256
     assert block_rows(sparse, 30, 4096) == 1024
     assert block_rows(sparse._replace(nnz=None), 30, 256) == 64
+
+
+@pytest.mark.parametrize(("n", "rounds"), [(99_999, 5), (100_000, 2), (None, 5)])
+def test_batches_get_fewer_rounds_where_they_are_many(n: int | None, rounds: int) -> None:
+    asked = Parameters(Objective(3, 1.0), Schedule(4096, 1, 0.0, None, None), Start())
+    assert Newton(Problem(n, 30, np.dtype(np.float32)), asked).rounds == rounds
+
+
+@pytest.mark.parametrize(("seen", "expected"), [(0, 1100), (6000, 7100), (50_000, 0.4 * 51_100)])
+def test_sums_remember_eight_batches_and_later_a_share_of_what_was_seen(seen: int, expected: float) -> None:
+    asked = Parameters(Objective(3, 2.0), Schedule(1000, 1, 0.0, None, None), Start(sample_rows=100))
+    solver = Hals(Problem(10**6, 30, np.dtype(np.float32)), asked)
+    state = solver.start().solver
+    state.rows = seen
+    assert solver.horizon(state, 1000) == pytest.approx(expected)
