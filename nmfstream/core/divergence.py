@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nmfstream.core.kernels.divergence_ccd import ccd
-from nmfstream.core.kernels.sparse_products import times_dense, transposed_times
+from nmfstream.core.kernels.sparse_products import positive, times_dense, transposed_times
 from nmfstream.core.parameters import Penalties
 from nmfstream.core.products import total
 from nmfstream.types import CSR, Array, Matrix
@@ -35,12 +35,7 @@ WARM = Effort(0, 8, 1e-3)
 
 def nonzeros(X: Matrix) -> CSR:
     """The rows as nonzeros alone."""
-    if isinstance(X, CSR):
-        return X
-    mask = X > 0
-    indptr = np.concatenate([[0], np.cumsum(mask.sum(axis=1))]).astype(np.int64)
-    columns = np.broadcast_to(np.arange(X.shape[1], dtype=np.int32), X.shape)[mask]
-    return CSR(indptr, columns, X[mask], X.shape[1])
+    return X if isinstance(X, CSR) else positive(X)
 
 
 def own_divergence(X: CSR) -> float:

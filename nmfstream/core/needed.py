@@ -40,6 +40,8 @@ TYPES: dict[str, str] = {
     "sparse_products_compiled.find_ranges": "l1 i1 int64 int64 l1 l1",
     "sparse_products_compiled.copy_ranges": "i1 T1 int64 l1 l1 i1 T1",
     "sparse_products_compiled.transpose": "l1 i1 T1 l1 i1 T1",
+    "sparse_products_compiled.count_positive": "T2 l1",
+    "sparse_products_compiled.copy_positive": "T2 i1 T1",
     "divergence_ccd_compiled.ccd_rows": "l1 i1 T1 T2 T1 T T2 T2 T1 int64 int64 T",
     "mu_steps.frobenius_steps": "T2 T2 T2 T T int64 int64 T2 d1 d1",
     "mu_steps.sparse_kl_steps": "l1 i1 T1 T2 T2 T1 T int64 T2 d1 d1",
@@ -50,6 +52,7 @@ TYPES: dict[str, str] = {
     "mu_dense.dense_kl_sums": "T2 T2 T2 int64 T2 T2",
     "mu_dense_beta.dense_beta_steps": "T2 T2 T2 T T int64 T int64 int64 T2 d1 d1",
 }
+POSITIVE = ("sparse_products_compiled.count_positive", "sparse_products_compiled.copy_positive")
 PRODUCTS = ("sparse_products_compiled.times", "sparse_products_compiled.transposed_times")
 MU: dict[tuple[bool, float], tuple[str, ...]] = {
     (False, 2.0): ("mu_steps.frobenius_steps",),
@@ -115,6 +118,8 @@ def expect_rows(problem: Problem, n_components: int, beta: float) -> None:
     if beta == 1 and work.cells * work.k >= kl_newton.COMPILED_WORK:
         for kernel in ("kl_newton_compiled.gradients", "kl_newton_compiled.newton"):
             _expect(kernel, wide, wide)
+        for kernel in () if problem.sparse else POSITIVE:
+            _expect(kernel, problem.dtype, problem.dtype)
     if beta == 2 and work.rows * work.k**2 >= sweeps.COMPILED_WORK:
         _expect("sweeps_compiled.sweeps", wide, wide)
     if beta == 2 and work.rows * work.k**3 >= newton_least_squares.COMPILED_WORK:
@@ -168,10 +173,11 @@ def _hals(problem: Problem, work: Work, beta: float) -> Iterator[str]:
 
 
 def _newton(problem: Problem, work: Work, beta: float) -> Iterator[str]:
-    if work.cells * work.k >= divergence_ccd.COMPILED_WORK:
+    if (work.cells + max(work.rows, problem.n_features)) * work.k >= divergence_ccd.COMPILED_WORK:
         yield "divergence_ccd_compiled.ccd_rows"
     if work.cells >= sparse_products.COMPILED_NONZEROS:
         yield "sparse_products_compiled.transpose"
+        yield from () if problem.sparse else POSITIVE
     if _products(problem, work):
         yield from PRODUCTS
 

@@ -14,7 +14,7 @@ from nmfstream.core import divergence as kl
 from nmfstream.core.fewpass import SHORT, FewPass, PassStage
 from nmfstream.core.guarded import GuardedPass, GuardedState
 from nmfstream.core.newton_passes import ROUNDS, ROUNDS_OF_MANY, batch_rounds, batch_sums, prior_sums
-from nmfstream.core.newton_sample import NewtonFitter
+from nmfstream.core.newton_sample import SETTLED, NewtonFitter
 from nmfstream.core.parameters import Parameters, Penalties
 from nmfstream.core.protocols import Batch, Executor, Problem, Stage
 from nmfstream.core.sample import MANY_ROWS, Fitter, random_H, sample_blocks
@@ -64,13 +64,18 @@ class Newton(FewPass[NewtonState]):
         super().__init__(problem, parameters)
 
     @property
+    def many(self) -> bool:
+        """Whether rows are so many that time goes into passes."""
+        return (self.problem.n_samples or 0) >= MANY_ROWS
+
+    @property
     def rounds(self) -> int:
         """Rounds on a batch of the first pass."""
-        return ROUNDS_OF_MANY if (self.problem.n_samples or 0) >= MANY_ROWS else ROUNDS
+        return ROUNDS_OF_MANY if self.many else ROUNDS
 
     def fitter(self) -> Fitter:
         """How the sample is fitted."""
-        return NewtonFitter(self.objective, self.parameters.start.init)
+        return NewtonFitter(self.objective, self.parameters.start.init, SETTLED if self.many else 0.0)
 
     def first_pass(self, state: RunState) -> Stage:
         """The pass that updates H on the way."""

@@ -20,6 +20,8 @@ from nmfstream.types import CSR, Array, Matrix
 STRIPES = 16
 SWEEPS_W = kl.Effort(0, 3, 1e-3)
 FIRST = kl.Effort(2, 6, 1e-3)
+SETTLED = 1e-4
+"""Relative decrease of the loss below which another iteration on many rows is worth less than it costs."""
 
 
 def row_stripes(m: int, least: int = 32) -> list[tuple[int, int]]:
@@ -107,6 +109,8 @@ class NewtonFitter:
 
     objective: Objective
     init: str | None = None
+    settled: float = 0.0
+    """Iterations end early where no start's loss falls by more than this share of it."""
 
     @property
     def free(self) -> bool:
@@ -137,7 +141,10 @@ class NewtonFitter:
             H = kl.unit_sums(H)[0] if self.free else H
             runs.append(Run(H, H, np.zeros((rows.n, len(H)), H.dtype)))
         for i in range(iterations):
+            before = [r.loss for r in runs]
             self._solve_W(rows, runs, p, FIRST if i == 0 else SWEEPS_W, own, executor)
+            if all(abs(b - r.loss) <= self.settled * abs(r.loss) for b, r in zip(before, runs, strict=True)):
+                break
             self._solve_H(rows, runs, p, executor)
         if len(runs) > 1:
             # A race goes on with the last step of each, which the next level judges before anything else.

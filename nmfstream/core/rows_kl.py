@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nmfstream.core.kernels.kl_newton import KLRows, kl_gradient, kl_newton
+from nmfstream.core.kernels.sparse_products import positive
 from nmfstream.core.rows_divergence import BEYOND, DivergenceRows
 from nmfstream.core.rows_least_squares import TILE_BYTES, power_of_two, relative
 from nmfstream.types import CSR, Array, Matrix
@@ -21,7 +22,7 @@ class KullbackLeiblerRows(DivergenceRows):
 
     def solve(self, X: Matrix) -> tuple[Array, Array, Array]:
         """W in `dtype`, its relative KKT residuals, and those before rounding."""
-        X = X.rebased() if isinstance(X, CSR) else nonzeros(X)
+        X = X.rebased() if isinstance(X, CSR) else positive(X)
         X = X._replace(data=X.data.astype(np.float64, copy=False))
         filled = np.flatnonzero(np.diff(X.indptr))
         sums, largest = np.zeros(X.shape[0]), np.zeros(X.shape[0])
@@ -43,10 +44,3 @@ class KullbackLeiblerRows(DivergenceRows):
             for w in (out / unit, W)
         ]
         return out, residuals[0], residuals[1]
-
-
-def nonzeros(X: Array) -> CSR:
-    """The nonzeros of a dense block."""
-    places = np.flatnonzero(X)
-    indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(X, axis=1))]).astype(np.int64)
-    return CSR(indptr, (places % max(1, X.shape[1])).astype(np.int32), X.reshape(-1)[places], X.shape[1])

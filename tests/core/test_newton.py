@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from fewpass_tools import as_csr, divergence, fit, low_rank
 
-from nmfstream.core import sample
+from nmfstream.core import newton_sample, sample
 from nmfstream.core.holdout import held_out
 from nmfstream.core.newton import Newton
+from nmfstream.core.newton_sample import judge
 from nmfstream.core.parameters import Objective, Parameters, Schedule, Start
 from nmfstream.core.protocols import Problem
 from nmfstream.errors import UsageError
+from nmfstream.run.executors import SerialExecutor
 
 
 @pytest.fixture(autouse=True, params=["streamed", "whole"])
@@ -55,6 +57,19 @@ def test_one_pass_comes_near_the_full_batch(convert: Callable[..., Any], dtype: 
 def test_five_passes_reach_the_full_batch(reference: float) -> None:
     X = counts()
     assert divergence(X, fit(Newton, X, 4, beta=1.0, passes=5, n_init=2).solver.H) <= reference
+
+
+def test_a_fit_of_many_rows_ends_once_it_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, found, judged = counts(), [], []
+    monkeypatch.setattr(newton_sample, "judge", lambda run, loss: (judged.append(loss), judge(run, loss))[1])
+    for settled in (0.0, newton_sample.SETTLED):
+        judged.clear()
+        fitter = newton_sample.NewtonFitter(Objective(4, 1.0), None, settled)
+        best = fitter.fit_rows(X, fitter.random_starts(X, 0, 1), 60, 256, SerialExecutor())[0]
+        found.append((len(judged), best.loss))
+    assert found[0][0] == 61
+    assert found[1][0] < 45
+    assert found[1][1] < 1.002 * found[0][1]
 
 
 @pytest.mark.parametrize("options", [{"sample_rows": 200}, {"sample_rows": 0}, {"n_init": 1}], ids=str)

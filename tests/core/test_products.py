@@ -78,6 +78,19 @@ def test_columns(either, start, stop):
     assert np.array_equal(columns(dense, start, stop), dense[:, start:stop])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(40, 23), (1, 1), (0, 5), (5, 0), (300, 128)])
+def test_positive_cells(either, shape, dtype):
+    X = np.random.default_rng(6).normal(size=shape).astype(dtype)
+    X[X > 1] = 0
+    for form in (X, X.T, X[::2]):
+        found, expected = sparse_products.positive(form), np.maximum(form, 0)
+        assert found.shape == form.shape
+        assert (found.dtype, found.indices.dtype, found.indptr.dtype) == (X.dtype, np.int32, np.int64)
+        assert found.nnz == np.count_nonzero(expected) == len(found.data) == len(found.indices)
+        assert np.array_equal(found.toarray(), expected)
+
+
 def test_transposition(either):
     X, dense = block(5, 40, 23)
     turned = sparse_products.transposed(X)

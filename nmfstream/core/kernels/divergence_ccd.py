@@ -16,7 +16,7 @@ from nmfstream.types import CSR, Array
 _ccd_rows = Kernel("nmfstream.core.kernels.divergence_ccd_compiled", "ccd_rows")
 
 COMPILED_WORK = 1 << 12
-"""Nonzeros times components from which compiled code pays: these steps are taken some hundred times a fit."""
+"""Nonzeros and rows, times components, from which compiled code pays: such steps are taken some hundred times."""
 AFRESH = 4
 """Sweeps after which WF is computed anew: rounding adds up where it is updated."""
 NONE = np.zeros((0, 0))
@@ -28,9 +28,9 @@ def ccd(
 ) -> Array:  # fmt: skip
     """Minimise Σ_a s_a w_a − Σ_j x_j log(wF)_j − Σ_a prior_a log w_a + ½ l2 ‖w‖² over each row w ≥ 0; W in place.
 
-    A Newton step of one variable never oversteps where it starts below the minimum; from above it is held by 0 (by
-    a fifth of w where there is a prior), and at 0 the sign of the slope decides. A row stops when no
-    s_a |change of w_a| of a sweep exceeds ``tol`` Σ s_a w_a.
+    A row without nonzeros goes to its minimum. Elsewhere a Newton step of one variable never oversteps where it
+    starts below the minimum; from above it is held by 0 (by a fifth of w where there is a prior), and at 0 the sign
+    of the slope decides. A row stops when no s_a |change of w_a| of a sweep exceeds ``tol`` Σ s_a w_a.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def ccd(
     t = X.dtype.type
     V0 = (NONE if prior is None else prior).astype(X.dtype, copy=False)
     args = (np.ascontiguousarray(Ft, X.dtype), s.astype(X.dtype), t(l2), V0, W)
-    if X.nnz * len(s) < COMPILED_WORK:
+    if (X.nnz + len(W)) * len(s) < COMPILED_WORK:
         return ccd_numpy(X, *args, cold, sweeps, tol)
     V = np.empty(X.nnz if rebuilt else 0, X.dtype)
     _ccd_rows(X.indptr, X.indices, X.data, *args, V, cold, sweeps, t(tol))
@@ -108,6 +108,10 @@ def ccd_numpy(X: CSR, Ft: Array, s: Array, l2: float, V0: Array, W: Array, cold:
         going = going & (moved > tol * size)
         if not going.any():
             break
+    if len(V0):
+        alone = np.ix_(np.diff(X.indptr) == 0, s > 0)
+        P, slope = V0[alone], s[live]
+        W[alone] = 2 * P / (slope + np.sqrt(slope**2 + 4 * l2 * P))
     return rows.reconstruct(W)
 
 

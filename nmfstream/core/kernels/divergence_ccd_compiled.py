@@ -111,6 +111,14 @@ def _step(L, a, xv, before, moved, old, width, lanes, s, l2, prior, least):  # t
 
 
 @inner
+def _prior_alone(w, prior, s, l2):  # type: ignore[no-untyped-def]
+    """The minimum where a row has no nonzeros: the root of l2 w² + s w = prior."""
+    for a in range(s.shape[0]):
+        if s[a] > 0:
+            w[a] = 2 * prior[a] / (s[a] + np.sqrt(s[a] * s[a] + 4 * l2 * prior[a]))
+
+
+@inner
 def _gather(indices, data, Ft, low, n, width, L, xv):  # type: ignore[no-untyped-def]
     """Four nonzeros and four components at a time, the last four of them perhaps once more."""
     k, total, j = L.shape[0], data.dtype.type(0), 0
@@ -157,6 +165,9 @@ def ccd_rows(
         low, n = indptr[i], indptr[i + 1] - indptr[i]
         width = (n + lanes - 1) // lanes * lanes
         w = W[i]
+        if n == 0 and V0.shape[0]:
+            _prior_alone(w, V0[i], s, l2)
+            continue
         sum_x = _gather(indices, data, Ft, low, n, width, L, xv)
         least = max(data.dtype.type(1e-12) * sum_x / max(n, 1), np.finfo(data.dtype).tiny)
         if cold > 0:

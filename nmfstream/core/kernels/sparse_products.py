@@ -1,7 +1,8 @@
-"""Products, column cuts and transposition of CSR rows.
+"""Products, column cuts and transposition of CSR rows, and CSR rows of dense ones.
 
-``times_dense(X, Ht) -> X·Hᵀ (n × k)``, ``transposed_times(X, W) -> XᵀW (m × k)``, ``column_range(X, start, stop)``,
-``transposed(X)``. Compiled where there are many nonzeros; numpy below, which the same inputs' shapes decide.
+``positive(X)``, ``times_dense(X, Ht) -> X·Hᵀ (n × k)``, ``transposed_times(X, W) -> XᵀW (m × k)``,
+``column_range(X, start, stop)``, ``transposed(X)``. Compiled where there are many nonzeros; numpy below, which the
+same inputs' shapes decide.
 """
 
 from __future__ import annotations
@@ -16,10 +17,37 @@ _transposed_times = Kernel("nmfstream.core.kernels.sparse_products_compiled", "t
 _find_ranges = Kernel("nmfstream.core.kernels.sparse_products_compiled", "find_ranges")
 _copy_ranges = Kernel("nmfstream.core.kernels.sparse_products_compiled", "copy_ranges")
 _transpose = Kernel("nmfstream.core.kernels.sparse_products_compiled", "transpose")
+_count_positive = Kernel("nmfstream.core.kernels.sparse_products_compiled", "count_positive")
+_copy_positive = Kernel("nmfstream.core.kernels.sparse_products_compiled", "copy_positive")
 
 COMPILED_WORK = 1 << 18
 """Nonzeros times components from which compiled code pays."""
 COMPILED_NONZEROS = 1 << 15
+
+
+def positive(X: Array) -> CSR:
+    """The cells of a dense X that are larger than zero.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_rows, n_features)
+    """
+    if X.size < COMPILED_NONZEROS:
+        return positive_numpy(X)
+    X, indptr = np.ascontiguousarray(X), np.zeros(X.shape[0] + 1, np.int64)
+    _count_positive(X, indptr)
+    n = int(indptr[-1])
+    indices, data = np.empty(n + 1, np.int32), np.empty(n + 1, X.dtype)
+    _copy_positive(X, indices, data)
+    return CSR(indptr, indices[:n], data[:n], X.shape[1])
+
+
+def positive_numpy(X: Array) -> CSR:
+    """The twin of `positive`."""
+    mask = X > 0
+    indptr = np.concatenate([[0], np.cumsum(mask.sum(axis=1))]).astype(np.int64)
+    columns = np.broadcast_to(np.arange(X.shape[1], dtype=np.int32), X.shape)[mask]
+    return CSR(indptr, columns, X[mask], X.shape[1])
 
 
 def times_dense(X: CSR, Ht: Array) -> Array:

@@ -1,4 +1,4 @@
-"""CSR rows times thin dense matrices, row after row; see `sparse_products` for shapes and meaning."""
+"""CSR rows: made of dense ones, times thin dense matrices, cut, transposed; see `sparse_products` for their meaning."""
 
 from __future__ import annotations
 
@@ -78,3 +78,25 @@ def transpose(indptr, indices, data, out_indptr, out_indices, out_data):  # type
             following[indices[p]] = q + 1
             out_indices[q] = i
             out_data[q] = data[p]
+
+
+@kernel
+def count_positive(X, indptr):  # type: ignore[no-untyped-def]
+    """Bounds of the rows: how many positive cells are in all rows up to each."""
+    for i in range(X.shape[0]):
+        n = 0
+        for j in range(X.shape[1]):
+            n += X[i, j] > 0
+        indptr[i + 1] = indptr[i] + n
+
+
+@kernel
+def copy_positive(X, indices, data):  # type: ignore[no-untyped-def]
+    """The positive cells; every cell is written where the next of them belongs, one place more than they are."""
+    p = 0
+    for i in range(X.shape[0]):
+        for j in range(X.shape[1]):
+            x = X[i, j]
+            indices[p] = j
+            data[p] = x
+            p += x > 0
