@@ -51,23 +51,26 @@ def _zarr(path: Path) -> list[Task]:
 
 def _gzip(path: Path, shuffled: bool = False) -> list[Task]:
     import h5py
-    from isal import isal_zlib
+
+    from nmfstream.stores.libdeflate import inflate_into
 
     with h5py.File(path, "r") as file:
         data = file["X"]
         places: list[tuple[int, int]] = []
         data.id.chunk_iter(lambda chunk: places.append((chunk.byte_offset, chunk.size)))
         size = int(np.prod(data.chunks)) * data.dtype.itemsize
-    raw, buffers = os.open(path, os.O_RDONLY), _PerThread(size)
+    raw, inflated, buffers = os.open(path, os.O_RDONLY), _PerThread(size), _PerThread(size)
     finish = _fastest_unshuffle(size) if shuffled else lambda plain, out: plain
 
     def task(place: tuple[int, int]) -> None:
-        finish(isal_zlib.decompress(os.pread(raw, place[1], place[0]), bufsize=size), buffers.mine())
+        plain = inflated.mine()
+        assert inflate_into(os.pread(raw, place[1], place[0]), plain)
+        finish(plain, buffers.mine())
 
     return [partial(task, place) for place in places]
 
 
-def _fastest_unshuffle(size: int) -> Callable[[bytes, np.ndarray], Any]:
+def _fastest_unshuffle(size: int) -> Callable[[np.ndarray, np.ndarray], Any]:
     from numcodecs import Shuffle
 
     from nmfstream.stores.filters import unshuffle
@@ -77,9 +80,9 @@ def _fastest_unshuffle(size: int) -> Callable[[bytes, np.ndarray], Any]:
         lambda plain, out: codec.decode(plain, out),
         lambda plain, out: unshuffle(plain, size, (4,), out),
     ]
-    sample, out = bytes(size), np.empty(size, np.uint8)
+    sample, out = np.zeros(size, np.uint8), np.empty(size, np.uint8)
 
-    def cost(way: Callable[[bytes, np.ndarray], Any]) -> float:
+    def cost(way: Callable[[np.ndarray, np.ndarray], Any]) -> float:
         way(sample, out)
         began = time.perf_counter()
         way(sample, out)

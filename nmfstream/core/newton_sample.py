@@ -146,13 +146,15 @@ class NewtonFitter:
             if all(abs(b - r.loss) <= self.settled * abs(r.loss) for b, r in zip(before, runs, strict=True)):
                 break
             self._solve_H(rows, runs, p, executor)
-        if len(runs) > 1:
-            # A race goes on with the last step of each, which the next level judges before anything else.
-            return [Candidate(r.H, r.best / max(1, rows.n)) for r in runs]
-        for run in runs:
-            run.Hy = run.H
-        self._solve_W(rows, runs, p, SWEEPS_W, own, executor)
-        return [Candidate(r.H if r.best_H is None else r.best_H, r.best / max(1, rows.n)) for r in runs]
+        else:
+            if len(runs) == 1:
+                runs[0].Hy = runs[0].H
+                self._solve_W(rows, runs, p, SWEEPS_W, own, executor)
+        # A race goes on with the last step of each, which the next level judges before anything else.
+        return [
+            Candidate(r.best_H if len(runs) == 1 and r.best_H is not None else r.H, r.best / max(1, rows.n))
+            for r in runs
+        ]
 
     def _solve_W(
         self, rows: Rows, runs: Sequence[Run], p: Penalties, effort: kl.Effort, own: float, executor: Executor

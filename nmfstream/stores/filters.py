@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nmfstream.machine_code import Kernel, expect
+from nmfstream.stores.files import scratch
+from nmfstream.stores.libdeflate import inflate_into
 from nmfstream.types import Array
 
 Buffer: TypeAlias = Any
@@ -36,30 +38,17 @@ def inflate(data: Buffer, limit: int, parameters: tuple[int, ...] = (), out: Arr
     ------
     Damaged
     """
+    target = scratch(limit, "inflated") if out is None or out.nbytes != limit else out.reshape(-1).view(np.uint8)
+    if inflate_into(data, target):
+        return target
     try:
-        stream = _zlib().decompressobj()
+        stream = zlib.decompressobj()
         plain = stream.decompress(data, limit + 1)
-    except _zlib().error as error:
+    except zlib.error as error:
         raise Damaged(f"cannot be decompressed ({error})") from error
     if len(plain) > limit or not stream.eof:
         raise Damaged("decompresses to another length than the chunk's")
     return plain
-
-
-def _zlib() -> Any:
-    """The fastest inflate there is: ISA-L where it is installed (about twice zlib's speed)."""
-    global _inflater
-    if _inflater is None:
-        try:
-            from isal import isal_zlib
-
-            _inflater = isal_zlib
-        except ImportError:
-            _inflater = zlib
-    return _inflater
-
-
-_inflater: Any = None
 
 
 def unshuffle(data: Buffer, limit: int, parameters: tuple[int, ...], out: Array | None = None) -> Buffer:

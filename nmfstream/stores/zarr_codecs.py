@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmfstream.errors import DataError
+from nmfstream.stores.libdeflate import inflate_into
 from nmfstream.types import Array
 
 Bytes = NDArray[np.uint8]
@@ -105,32 +106,21 @@ DECLARED: dict[str, Callable[[Bytes], int | None]] = {"blosc": blosc_size, "lz4"
 """What a frame says of its decoded size, so that nothing is allocated on a forged word."""
 
 
-def _inflate(raw: Bytes, size: int, wbits: int) -> Bytes:
+def _inflate(raw: Bytes, size: int, wrapper: str, out: Bytes | None) -> Bytes:
     """Decode deflate, at most one byte more than `size`; several gzip members follow one another."""
+    target = np.empty(size, np.uint8) if out is None or out.nbytes != size else out
+    if inflate_into(raw, target, wrapper):
+        return target
     parts, left, rest = [], size + 1, bytes(raw)
     while rest and left > 0:
-        step = _decompressobj(wbits)
+        step = zlib.decompressobj(_WBITS[wrapper])
         part = step.decompress(rest, left)
         if not step.eof and len(part) < left:
             raise Damaged("the compressed bytes end too early")
         parts.append(part)
         left -= len(part)
-        rest = step.unused_data if wbits == 31 else b""
+        rest = step.unused_data if wrapper == "gzip" else b""
     return np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), np.uint8)
-
-
-def _decompressobj(wbits: int) -> Any:
-    return _zlib().decompressobj(wbits)
-
-
-@cache
-def _zlib() -> Any:
-    """The fastest inflate there is."""
-    try:
-        from isal import isal_zlib
-    except ImportError:
-        return zlib
-    return isal_zlib
 
 
 _WBITS = {"gzip": 31, "zlib": 15}
@@ -154,7 +144,7 @@ def run(step: Codec, raw: Bytes, size: int | None, out: Bytes | None = None) -> 
     if declared is not None and declared != size:
         raise Damaged(f"{step.name} frame of {declared} bytes where {size} belong")
     if size is not None and step.name in _WBITS:
-        return _inflate(raw, size, _WBITS[step.name])
+        return _inflate(raw, size, step.name, out)
     direct = out if out is not None and declared is not None else None
     decoded = _numcodec(step).decode(raw, out=direct) if direct is not None else _numcodec(step).decode(raw)
     return direct if direct is not None else flat(decoded)
