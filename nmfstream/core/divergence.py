@@ -28,7 +28,7 @@ class Effort(NamedTuple):
     tol: float
 
 
-COLD = Effort(2, 8, 1e-3)
+COLD = Effort(2, 3, 1e-3)
 SHARP = Effort(2, 40, 1e-4)
 WARM = Effort(0, 8, 1e-3)
 

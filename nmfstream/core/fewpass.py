@@ -295,8 +295,9 @@ class SampleStage:
         level = self.levels[own.level]
         rows = block_rows(solver.problem, solver.k)  # a batch's blocks may be small: the sample has no batches
         kept = sample.play(level, X, before, solver.fitter(), own.seed + own.level, rows, executor)
-        last = own.level + 1 == len(self.levels)
-        changes: dict[str, Any] = {"level": own.level + 1, "H": kept[0].H}
+        done = len(self.levels) if kept[0].enough else own.level + 1
+        last = done == len(self.levels)
+        changes: dict[str, Any] = {"level": done, "H": kept[0].H}
         changes["candidates"] = [] if last else [c.H for c in kept]
         changes["candidate_losses"] = [] if last else [c.loss for c in kept]
         if last:

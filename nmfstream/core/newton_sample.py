@@ -22,6 +22,8 @@ SWEEPS_W = kl.Effort(0, 3, 1e-3)
 FIRST = kl.Effort(2, 6, 1e-3)
 SETTLED = 1e-4
 """Relative decrease of the loss below which another iteration on many rows is worth less than it costs."""
+ENOUGH = 10.0
+"""Where twice as many rows give no more than so many times that by their first iteration, no further are fitted."""
 
 
 def row_stripes(m: int, least: int = 32) -> list[tuple[int, int]]:
@@ -101,6 +103,8 @@ class Run:
     loss: float = np.inf
     best: float = np.inf
     best_H: Array | None = None
+    fall: float = np.inf
+    """Relative decrease (or increase) of the loss by the last step."""
 
 
 @dataclass(frozen=True)
@@ -140,21 +144,22 @@ class NewtonFitter:
             H = kl.with_profile(start, map(rows.block, range(len(rows.blocks))))
             H = kl.unit_sums(H)[0] if self.free else H
             runs.append(Run(H, H, np.zeros((rows.n, len(H)), H.dtype)))
+        alone, at_first = len(runs) == 1, np.inf
         for i in range(iterations):
-            before = [r.loss for r in runs]
             self._solve_W(rows, runs, p, FIRST if i == 0 else SWEEPS_W, own, executor)
-            if all(abs(b - r.loss) <= self.settled * abs(r.loss) for b, r in zip(before, runs, strict=True)):
+            fall = max(run.fall for run in runs)
+            at_first = fall if i == 1 else at_first
+            if fall <= self.settled:
                 break
             self._solve_H(rows, runs, p, executor)
         else:
-            if len(runs) == 1:
+            if alone:
                 runs[0].Hy = runs[0].H
                 self._solve_W(rows, runs, p, SWEEPS_W, own, executor)
         # A race goes on with the last step of each, which the next level judges before anything else.
-        return [
-            Candidate(r.best_H if len(runs) == 1 and r.best_H is not None else r.H, r.best / max(1, rows.n))
-            for r in runs
-        ]
+        ended = [run.best_H if alone and run.best_H is not None else run.H for run in runs]
+        enough = alone and at_first <= ENOUGH * self.settled
+        return [Candidate(H, run.best / max(1, rows.n), enough) for H, run in zip(ended, runs, strict=True)]
 
     def _solve_W(
         self, rows: Rows, runs: Sequence[Run], p: Penalties, effort: kl.Effort, own: float, executor: Executor
@@ -207,4 +212,5 @@ def judge(run: Run, loss: float) -> None:
         run.beta, run.Hy = 0.5 * run.beta, run.H
     else:
         run.beta = min(1.0, 1.05 * run.beta)
+    run.fall = abs(run.loss - loss) / abs(loss) if loss else 0.0
     run.loss = loss

@@ -246,6 +246,8 @@ class Candidate:
     H: Array
     loss: float
     """Objective a row on the rows it was last fitted to."""
+    enough: bool = False
+    """More rows changed it so little that the levels after this one are not worth their time."""
 
 
 class Fitter(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fewpass_tools import as_csr, divergence, fit, low_rank
 
-from nmfstream.core import newton_sample, sample
+from nmfstream.core import newton, newton_sample, sample
 from nmfstream.core.holdout import held_out
 from nmfstream.core.newton import Newton
 from nmfstream.core.newton_sample import judge
@@ -70,6 +70,24 @@ def test_a_fit_of_many_rows_ends_once_it_is_settled(monkeypatch: pytest.MonkeyPa
     assert found[0][0] == 61
     assert found[1][0] < 45
     assert found[1][1] < 1.002 * found[0][1]
+
+
+@pytest.mark.parametrize(("enough", "fitted"), [(200.0, False), (0.0, True)])
+def test_no_more_rows_are_fitted_than_change_something(
+    monkeypatch: pytest.MonkeyPatch, enough: float, fitted: bool, reference: float
+) -> None:
+    monkeypatch.setattr(newton_sample, "ENOUGH", enough)
+    monkeypatch.setattr(newton, "MANY_ROWS", 1000)
+    monkeypatch.setattr(sample, "MANY_ROWS", 1000)
+    monkeypatch.setattr(sample, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(sample, "first_level", lambda k: 60)
+    played, play = [], sample.play
+    monkeypatch.setattr(sample, "play", lambda level, *rest: (played.append(level.rows), play(level, *rest))[1])
+    X = np.concatenate([counts()] * 4)
+    found = [fit(Newton, X, 4, beta=1.0, passes=2, threads=t, stop_after_each_step=t == 2).solver.H for t in (1, 2)]
+    assert np.array_equal(*found)
+    assert (max(played) == len(X) // 4) is fitted
+    assert divergence(counts(), found[0]) < 1.01 * reference
 
 
 @pytest.mark.parametrize("options", [{"sample_rows": 200}, {"sample_rows": 0}, {"n_init": 1}], ids=str)
