@@ -276,6 +276,10 @@ class MuFitter:
         blocks = Batch(0, X, min(block_rows, max(128, -(-X.shape[0] // 8)))).blocks()
         return [self._fit(blocks, H, STEPS_AN_ITERATION * iterations, executor) for H in starts]
 
+    def finish(self, X: Matrix, winner: Candidate, block_rows: int, executor: Executor) -> Candidate:
+        """See `Fitter.finish`."""
+        return winner
+
     def _fit(self, blocks: list[Block], H: Array, steps: int, executor: Executor) -> Candidate:
         model = self.model
         W, best, safe, loss = None, Candidate(H, math.inf), H, math.inf

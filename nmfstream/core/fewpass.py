@@ -294,9 +294,11 @@ class SampleStage:
         before = [sample.Candidate(H, e) for H, e in zip(own.candidates, own.candidate_losses, strict=True)]
         level = self.levels[own.level]
         rows = block_rows(solver.problem, solver.k)  # a batch's blocks may be small: the sample has no batches
-        kept = sample.play(level, X, before, solver.fitter(), own.seed + own.level, rows, executor)
+        fitter = solver.fitter()
+        kept = sample.play(level, X, before, fitter, own.seed + own.level, rows, executor)
         done = len(self.levels) if kept[0].enough else own.level + 1
         last = done == len(self.levels)
+        kept = [fitter.finish(X, kept[0], rows, executor)] if last else kept
         changes: dict[str, Any] = {"level": done, "H": kept[0].H}
         changes["candidates"] = [] if last else [c.H for c in kept]
         changes["candidate_losses"] = [] if last else [c.loss for c in kept]

@@ -20,8 +20,8 @@ from nmfstream.core.spectral import nndsvd_H
 from nmfstream.types import Array, Matrix
 
 FIRST = fro.Effort(10, 1e-3)
-MORE, ROUND, FALLING = 16, 20, 0.9
-"""Exact data: at most so many times the iterations, in rounds that are to lower the loss by a tenth."""
+MORE, ROUND, FALLING = 1000, 20, 0.9
+"""Exact data: at most so many more iterations, in rounds that are to lower the loss by a tenth."""
 GAIN, WHOLE_GAIN, EVERY = 1e-3, 1e-4, 5
 """Share by which the leader's loss is to fall in so many iterations; less is left to the passes.
 
@@ -79,21 +79,26 @@ class HalsFitter:
             alternate(blocks, runs, p, half_square, FIRST if i == 0 else fro.WARM, executor)
             if i + 1 < iterations:
                 self._revive(blocks, runs, executor)
-        self._finish(blocks, min(runs, key=lambda r: r.best[0]), p, half_square, MORE * iterations, executor)
         return [Candidate(r.best[1], r.best[0] / max(1, X.shape[0])) for r in runs]
 
-    def _finish(
-        self, blocks: Sequence[Matrix], run: Run, p: Penalties, half_square: float, most: int, executor: Executor
-    ) -> None:
-        """The best start goes on where the data are all but exactly of low rank and its loss still falls fast."""
-        for _ in range(0, most, ROUND):
+    def finish(self, X: Matrix, winner: Candidate, block_rows: int, executor: Executor) -> Candidate:
+        """See `Fitter.finish`: where the data are all but exactly of low rank, as long as the loss falls fast."""
+        blocks = sample_blocks(X, block_rows)
+        half_square = 0.5 * sum(executor.map(sum_of_squares, blocks))
+        p = self.objective.penalties(X.shape[1], X.shape[0])
+        run = Run(Track.at(winner.H), [None] * len(blocks), (winner.loss * X.shape[0], winner.H))
+        if not _is_precise(run, half_square, p, blocks[0].dtype):
+            return winner
+        # W begins anew, so that the loss is above the winner's for a while.
+        run.best = (np.nextafter(fro.PRECISE_BELOW[blocks[0].dtype.name] * half_square, 0.0), winner.H)
+        for done in range(0, MORE, ROUND):
             before = run.best[0]
-            if not _is_precise(run, half_square, p, blocks[0].dtype) or before <= 0:
-                return
-            for _ in range(ROUND):
-                alternate(blocks, [run], p, half_square, fro.WARM, executor)
-            if run.best[0] > FALLING * before:
-                return
+            for i in range(ROUND):
+                alternate(blocks, [run], p, half_square, FIRST if done + i == 0 else fro.WARM, executor)
+            if not 0 < run.best[0] <= FALLING * before:
+                break
+        found = Candidate(run.best[1], run.best[0] / max(1, X.shape[0]))
+        return found if found.loss < winner.loss else winner
 
     def _revive(self, blocks: Sequence[Matrix], runs: Sequence[Run], executor: Executor) -> None:
         if self.objective.l1_ratio > 0 and (self.objective.alpha_W > 0 or self.objective.alpha_H > 0):

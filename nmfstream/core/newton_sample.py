@@ -161,6 +161,10 @@ class NewtonFitter:
         enough = alone and at_first <= ENOUGH * self.settled
         return [Candidate(H, run.best / max(1, rows.n), enough) for H, run in zip(ended, runs, strict=True)]
 
+    def finish(self, X: Matrix, winner: Candidate, block_rows: int, executor: Executor) -> Candidate:
+        """See `Fitter.finish`."""
+        return winner
+
     def _solve_W(
         self, rows: Rows, runs: Sequence[Run], p: Penalties, effort: kl.Effort, own: float, executor: Executor
     ) -> None:

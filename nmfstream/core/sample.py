@@ -267,6 +267,10 @@ class Fitter(Protocol):
         """Alternate W and H from each start; what comes back of one alone is no worse than what it reached at best."""
         ...
 
+    def finish(self, X: Matrix, winner: Candidate, block_rows: int, executor: Executor) -> Candidate:
+        """The winner on all rows X of the sample, driven on where that pays."""
+        ...
+
 
 def play(
     level: Level, X: Matrix, before: Sequence[Candidate], fitter: Fitter, seed: int, block_rows: int, executor: Executor

@@ -73,10 +73,10 @@ class StreamStage:
     def _fitted(self, X: Matrix, block_rows: int, executor: Executor) -> Array:
         """H of the tournament on the rows X."""
         size, plan = levels(self.solver, X.shape[0])
-        rows, kept = sample.level_rows(X, size), cast(list[sample.Candidate], [])
+        rows, kept, fitter = sample.level_rows(X, size), cast(list[sample.Candidate], []), self.solver.fitter()
         for i, level in enumerate(plan):
-            kept = sample.play(level, rows, kept, self.solver.fitter(), self.own.seed + i, block_rows, executor)
-        return cast(Array, self.solver.unit(kept[0].H))
+            kept = sample.play(level, rows, kept, fitter, self.own.seed + i, block_rows, executor)
+        return cast(Array, self.solver.unit(fitter.finish(rows, kept[0], block_rows, executor).H))
 
     def _keep(self, X: Matrix, start: int, block_rows: int) -> None:
         """Let rows into the reservoir, each with the chance that makes all rows seen alike likely to be there."""
