@@ -155,8 +155,9 @@ class FirstPass(NewtonPass):
         own.V0 = keep * own.V0 + done.V if own.V0 is not None else done.V
         own.s0 = (keep * own.s0 if own.s0 is not None else 0.0) / done.scale + done.s
         if own.V_prior is not None and own.s_prior is not None:
-            fade = keep if own.fading else 1.0
-            own.V_prior, own.s_prior = fade * own.V_prior, fade * own.s_prior / done.scale
+            own.s_prior = own.s_prior / done.scale
+            if own.fading:
+                own.V_prior, own.s_prior = keep * own.V_prior, keep * own.s_prior
         own.weight = weight
         own.rows += rows
         own.total += done.objective

@@ -64,21 +64,19 @@ def batch_rounds(
     whole, bounds = cut_rows(X, block_rows)
     columns, stripes = Columns.of(X, whole), row_stripes(whole.shape[1])
     W = np.zeros((whole.shape[0], len(H)), whole.dtype)
-    Ht, scale = np.ascontiguousarray(H.T), np.ones(len(H))
+    Ht, scale, s = np.ascontiguousarray(H.T), np.ones(len(H)), H.sum(axis=1, dtype=np.float64)
     own = sum(executor.map(lambda bound: kl.own_divergence(whole.rows(*bound)), bounds))
     objective, before = 0.0, np.inf
     for r in range(rounds):
-        s = Ht.sum(axis=0, dtype=np.float64)
         value = own + _solve_W(whole, bounds, Ht, s, W, pW, kl.COLD if r == 0 else kl.WARM, executor)
         objective = value if r == 0 else objective
         settled, before = abs(before - value) <= ENOUGH * abs(value), value
         sums = W.sum(axis=0, dtype=np.float64) + s_prior / scale
         last = settled or r + 1 == rounds
-        Ht, counts = _solve_H(columns, stripes, Ht, sums, W, prior, pH, executor, counting=last)
+        Ht, s, counts = _solve_H(columns, stripes, Ht, sums, W, prior, pH, executor, counting=last)
         if free:
-            rows = Ht.sum(axis=0, dtype=np.float64)
-            rows[~(rows > 0)] = 1.0
-            Ht, W, scale = Ht / rows.astype(Ht.dtype), W * rows.astype(W.dtype), scale / rows
+            rows = np.where(s > 0, s, 1.0)
+            Ht, W, scale, s = Ht / rows.astype(Ht.dtype), W * rows.astype(W.dtype), scale / rows, s / rows
         if last:
             break
     return Fitted(np.ascontiguousarray(Ht.T), counts, W.sum(axis=0, dtype=np.float64), scale, objective)
@@ -100,17 +98,19 @@ def _solve_W(
 def _solve_H(
     columns: Columns, stripes: list[tuple[int, int]], Ht: Array, s: Array, W: Array, prior: Array | None, p: Penalties,
     executor: Executor, *, counting: bool,
-) -> tuple[Array, Array]:  # fmt: skip
-    """H, and if `counting` what the batch expects of it."""
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """H, the sums of its rows, and if `counting` what the batch expects of it."""
 
-    def solve(stripe: tuple[int, int]) -> tuple[Array, Array]:
+    def solve(stripe: tuple[int, int]) -> tuple[Array, Array, Array]:
         a, b = stripe
         part, rows = Ht[a:b].copy(), columns.stripe(a, b)
         V = kl.solve_columns(rows, W, s, part, p, None if prior is None else prior[a:b], 1, rebuilt=counting)
-        return part, part * times_dense(kl.ratio(rows, V), W) if counting else part[:0]
+        counts = part * times_dense(kl.ratio(rows, V), W) if counting else part[:0]
+        return part, part.sum(axis=0, dtype=np.float64), counts
 
     parts = executor.map(solve, stripes)
-    return np.concatenate([h for h, _ in parts]), np.concatenate([c for _, c in parts]).astype(np.float64)
+    new, rows, counts = (list(found) for found in zip(*parts, strict=True))
+    return np.concatenate(new), np.sum(rows, axis=0), np.concatenate(counts).astype(np.float64)
 
 
 def prior_sums(X: Matrix, H: Array, objective: Objective, block_rows: int, executor: Executor) -> tuple[Array, Array]:

@@ -115,7 +115,8 @@ def _prior_alone(w, prior, s, l2):  # type: ignore[no-untyped-def]
     """The minimum where a row has no nonzeros: the root of l2 w² + s w = prior."""
     for a in range(s.shape[0]):
         if s[a] > 0:
-            w[a] = 2 * prior[a] / (s[a] + np.sqrt(s[a] * s[a] + 4 * l2 * prior[a]))
+            slope = s[a] if l2 == 0 else (s[a] + np.sqrt(s[a] * s[a] + 4 * l2 * prior[a])) / 2
+            w[a] = prior[a] / slope
 
 
 @inner
