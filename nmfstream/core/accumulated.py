@@ -250,7 +250,7 @@ def as_it_is(H: Array) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True)
-class MuFitter:
+class MuFitter(Fitter):
     """The tournament's `Fitter` for any β."""
 
     model: MuModel
@@ -275,10 +275,6 @@ class MuFitter:
         """See `Fitter.fit_rows`."""
         blocks = Batch(0, X, min(block_rows, max(128, -(-X.shape[0] // 8)))).blocks()
         return [self._fit(blocks, H, STEPS_AN_ITERATION * iterations, executor) for H in starts]
-
-    def finish(self, X: Matrix, winner: Candidate, block_rows: int, executor: Executor) -> Candidate:
-        """See `Fitter.finish`."""
-        return winner
 
     def _fit(self, blocks: list[Block], H: Array, steps: int, executor: Executor) -> Candidate:
         model = self.model

@@ -15,7 +15,7 @@ from nmfstream.core.parameters import Objective, Penalties
 from nmfstream.core.products import Wt_times, sum_of_squares, times_Ht, total
 from nmfstream.core.protocols import Block, Executor
 from nmfstream.core.reduction import add_WtX, by_stripes
-from nmfstream.core.sample import Candidate, random_H, sample_blocks
+from nmfstream.core.sample import Candidate, Fitter, random_H, sample_blocks
 from nmfstream.core.spectral import nndsvd_H
 from nmfstream.types import Array, Matrix
 
@@ -43,7 +43,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class HalsFitter:
+class HalsFitter(Fitter):
     """The tournament's `Fitter` for β = 2."""
 
     objective: Objective

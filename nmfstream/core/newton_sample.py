@@ -13,7 +13,7 @@ from nmfstream.core.kernels.sparse_products import transposed
 from nmfstream.core.parameters import Objective, Penalties
 from nmfstream.core.products import total
 from nmfstream.core.protocols import Executor
-from nmfstream.core.sample import Candidate, random_H, sample_blocks
+from nmfstream.core.sample import Candidate, Fitter, random_H, sample_blocks
 from nmfstream.core.spectral import nndsvd_H
 from nmfstream.types import CSR, Array, Matrix
 
@@ -108,7 +108,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class NewtonFitter:
+class NewtonFitter(Fitter):
     """The tournament's `Fitter` for β = 1."""
 
     objective: Objective
@@ -139,11 +139,7 @@ class NewtonFitter:
         rows = Rows.of(X, block_rows)
         p = self.objective.penalties(X.shape[1], X.shape[0])
         own = sum(executor.map(lambda j: kl.own_divergence(rows.block(j)), range(len(rows.blocks))))
-        runs = []
-        for start in starts:
-            H = kl.with_profile(start, map(rows.block, range(len(rows.blocks))))
-            H = kl.unit_sums(H)[0] if self.free else H
-            runs.append(Run(H, H, np.zeros((rows.n, len(H)), H.dtype)))
+        runs = [self._begun(rows, start) for start in starts]
         alone, at_first = len(runs) == 1, np.inf
         for i in range(iterations):
             self._solve_W(rows, runs, p, FIRST if i == 0 else SWEEPS_W, own, executor)
@@ -161,9 +157,10 @@ class NewtonFitter:
         enough = alone and at_first <= ENOUGH * self.settled
         return [Candidate(H, run.best / max(1, rows.n), enough) for H, run in zip(ended, runs, strict=True)]
 
-    def finish(self, X: Matrix, winner: Candidate, block_rows: int, executor: Executor) -> Candidate:
-        """See `Fitter.finish`."""
-        return winner
+    def _begun(self, rows: Rows, start: Array) -> Run:
+        H = kl.with_profile(start, map(rows.block, range(len(rows.blocks))))
+        H = kl.unit_sums(H)[0] if self.free else H
+        return Run(H, H, np.zeros((rows.n, len(H)), H.dtype))
 
     def _solve_W(
         self, rows: Rows, runs: Sequence[Run], p: Penalties, effort: kl.Effort, own: float, executor: Executor

@@ -57,6 +57,14 @@ def _multiply(L, xv, w, s, k, width, lanes, least):  # type: ignore[no-untyped-d
 
 
 @inner
+def _from_flat(L, xv, w, s, sum_x, total_s, k, width, lanes, least, steps):  # type: ignore[no-untyped-def]
+    for a in range(k):
+        w[a] = sum_x / total_s if s[a] > 0 and total_s > 0 else xv.dtype.type(0)
+    for _ in range(steps):
+        _multiply(L, xv, w, s, k, width, lanes, least)
+
+
+@inner
 def _at_zero(L, a, xv, old, width, lanes, s, least):  # type: ignore[no-untyped-def]
     """A point below the minimum: the Newton point from w = 0, or 0 itself, or a tenth of w where 0 is a pole."""
     real = xv.dtype.type
@@ -172,10 +180,7 @@ def ccd_rows(
         sum_x = _gather(indices, data, Ft, low, n, width, L, xv)
         least = max(data.dtype.type(1e-12) * sum_x / max(n, 1), np.finfo(data.dtype).tiny)
         if cold > 0:
-            for a in range(k):
-                w[a] = sum_x / total_s if s[a] > 0 and total_s > 0 else zero
-            for _ in range(cold):
-                _multiply(L, xv, w, s, k, width, lanes, least)
+            _from_flat(L, xv, w, s, sum_x, total_s, k, width, lanes, least, cold)
         _reconstruct(L, w, xv, k, width, lanes, least)
         step, before = zero, 0
         for sweep in range(sweeps):
