@@ -34,7 +34,7 @@ NATIVE: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Options of ``numba.njit`` for a function that a `Kernel` calls."""
 
 _LOCK = threading.RLock()
-_PLAIN = {bool: "bool", int: "int64", float: "float64"}
+_PLAIN = {bool: "bool", int: "int64", float: "float64", np.float32: "float32", np.float64: "float64"}
 _NUMBERS: dict[str, Any] = {
     "bool": ctypes.c_bool, "int64": ctypes.c_int64, "float32": ctypes.c_float, "float64": ctypes.c_double
 }  # fmt: skip

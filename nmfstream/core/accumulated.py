@@ -21,12 +21,10 @@ from nmfstream.core.fewpass import FewPass, PassStage
 from nmfstream.core.guarded import GuardedPass, GuardedState
 from nmfstream.core.mu_model import MuModel, is_compiled
 from nmfstream.core.parameters import Parameters
-from nmfstream.core.products import total
 from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
 from nmfstream.core.rowsolve import row_solver
-from nmfstream.core.sample import Candidate, Fitter, random_H, sample_blocks
-from nmfstream.core.spectral import nndsvd_H
 from nmfstream.core.state import RunState
+from nmfstream.core.tournament import Candidate, Fitter, random_H
 from nmfstream.types import Array, Matrix
 
 SHORT = 0.2
@@ -80,7 +78,7 @@ class Accumulated(FewPass[AccumulatedState]):
 
     def fitter(self) -> Fitter:
         """How the sample is fitted."""
-        return MuFitter(self.model, self.parameters.start.init)
+        return MuFitter(self.model)
 
     def first_pass(self, state: RunState) -> Stage:
         """The pass that updates H on the way."""
@@ -254,23 +252,27 @@ class MuFitter(Fitter):
     """The tournament's `Fitter` for any β."""
 
     model: MuModel
-    init: str | None = None
+    init: None = None
+    """Which NNDSVD makes no difference: its zeros would stay."""
 
-    def random_starts(self, X: Matrix, seed: int, count: int) -> list[Array]:
-        """See `Fitter.random_starts`."""
-        return random_H(X, self.model.objective.n_components, seed, count)
+    @property
+    def n_components(self) -> int:
+        """See `Fitter.n_components`."""
+        return self.model.objective.n_components
 
-    def spectral_start(self, X: Matrix, seed: int, executor: Executor) -> Array:
-        """See `Fitter.spectral_start`; nowhere zero, where a multiplicative update would stay."""
-        mean = total(X) / max(1, X.shape[0] * X.shape[1])
-        blocks = sample_blocks(X, X.shape[0])
-        k = self.model.objective.n_components
-        H = nndsvd_H(blocks, k, seed, executor, variant="nndsvda", mean=mean)
+    def movable(self, H: Array) -> Array:
+        """See `Fitter.movable`: nowhere zero, where a multiplicative update would stay."""
         lifted: Array = np.maximum(H, H.dtype.type(FLOOR * float(H.mean())))
         return lifted
 
     def fit_rows(
-        self, X: Matrix, starts: Sequence[Array], iterations: int, block_rows: int, executor: Executor
+        self,
+        X: Matrix,
+        starts: Sequence[Array],
+        iterations: int,
+        block_rows: int,
+        executor: Executor,
+        bar: float = math.inf,
     ) -> list[Candidate]:
         """See `Fitter.fit_rows`."""
         blocks = Batch(0, X, min(block_rows, max(128, -(-X.shape[0] // 8)))).blocks()

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 
-from nmfstream.core import sample
+from nmfstream.core import sample, tournament
 from nmfstream.core.blocks import block_rows, row_bytes, step_rows
 from nmfstream.core.holdout import learnt, split, split_rows
 from nmfstream.core.parameters import Parameters, Schedule
@@ -239,7 +239,8 @@ class FewPass(Generic[S]):
             penalty = p.l1_W * float(W.sum(dtype=np.float64)) + 0.5 * p.l2_W * squares
             return float(loss.value(rows, W, fixed)) + penalty
 
-        return float(float(sum(executor.map(value, sample.sample_blocks(X, block_rows)))) / max(1, X.shape[0]))
+        blocks = tournament.sample_blocks(X, block_rows, self.k)
+        return float(sum(executor.map(value, blocks)) / max(1, X.shape[0]))
 
     def closing(self, state: RunState) -> Stage | None:
         """What is read once more before the run ends."""
@@ -253,7 +254,7 @@ class FewPass(Generic[S]):
         """A pass at fixed H."""
         raise NotImplementedError
 
-    def fitter(self) -> sample.Fitter:
+    def fitter(self) -> tournament.Fitter:
         """How the sample is fitted."""
         raise NotImplementedError
 
@@ -291,11 +292,11 @@ class SampleStage:
         """Fit one level; after the last, leave the winner's statistics for the first pass."""
         own, solver = self.own, self.solver
         X = learnt(batch.X, self.rows or ((0, batch.n_rows),), solver.share)
-        before = [sample.Candidate(H, e) for H, e in zip(own.candidates, own.candidate_losses, strict=True)]
+        before = [tournament.Candidate(H, e) for H, e in zip(own.candidates, own.candidate_losses, strict=True)]
         level = self.levels[own.level]
         rows = block_rows(solver.problem, solver.k)  # a batch's blocks may be small: the sample has no batches
         fitter = solver.fitter()
-        kept = sample.play(level, X, before, fitter, own.seed + own.level, rows, executor)
+        kept = tournament.play(level, X, before, fitter, own.seed + own.level, rows, executor)
         done = len(self.levels) if kept[0].enough else own.level + 1
         last = done == len(self.levels)
         kept = [fitter.finish(X, kept[0], rows, executor)] if last else kept
@@ -308,7 +309,7 @@ class SampleStage:
             setattr(own, name, value)
         self.run.loss = kept[0].loss
 
-    def after(self, X: Matrix, winner: sample.Candidate, block_rows: int, executor: Executor) -> dict[str, Any]:
+    def after(self, X: Matrix, winner: tournament.Candidate, block_rows: int, executor: Executor) -> dict[str, Any]:
         """Fields of the state that the winner leaves."""
         return self.solver.adopt(self.own, winner.H, X, winner.loss, block_rows, executor)
 
@@ -325,7 +326,7 @@ class WholeStage(SampleStage):
     def _runs(self, n: int) -> Runs:
         return ((0, n),)
 
-    def after(self, X: Matrix, winner: sample.Candidate, block_rows: int, executor: Executor) -> dict[str, Any]:
+    def after(self, X: Matrix, winner: tournament.Candidate, block_rows: int, executor: Executor) -> dict[str, Any]:
         """See `FewPass.settle`."""
         return self.solver.settle(self.own, winner.H, X, winner.loss, executor)
 

@@ -12,15 +12,16 @@ from typing import NamedTuple
 import numpy as np
 
 from nmfstream.core.parameters import Objective, Penalties
-from nmfstream.core.products import Wt_times, times_Ht
+from nmfstream.core.products import Wt_times, sum_of_squares, times_Ht
 from nmfstream.core.protocols import Executor
 from nmfstream.core.rowsolve import row_solver
 from nmfstream.core.sweeps import clipped_least_squares, descend
 from nmfstream.types import CSR, Array, Matrix, cut
 
 PRECISE_BELOW = {"float32": 1e-2, "float64": 1e-4}
-STRIPE_COLUMNS = 1024
-TILE_CELLS = 1 << 20
+STRIPE_COLUMNS, STRIPE_CELLS = 1024, 1 << 15
+"""Columns of H that are stepped together at least, and cells of theirs where components are few."""
+TILE_CELLS = 1 << 18
 
 
 class Effort(NamedTuple):
@@ -135,7 +136,7 @@ def residual_sums(X: Matrix, H: Array, W: Sequence[Array]) -> tuple[Array, Array
     for a, b, x in tiles(X):
         R = x - out[a:b] @ H
         WtR += out[a:b].T @ R
-        half += 0.5 * float(np.einsum("ij,ij->", R, R, dtype=np.float64))
+        half += 0.5 * sum_of_squares(R)
     return out, WtR, half
 
 
@@ -222,7 +223,8 @@ class HStep(NamedTuple):
 def update_H(steps: Sequence[HStep], executor: Executor) -> list[Array]:
     """HALS for several H at once, over fixed feature stripes."""
     m = steps[0].H.shape[1]
-    columns = [(a, min(a + STRIPE_COLUMNS, m)) for a in range(0, m, STRIPE_COLUMNS)]
+    width = max(STRIPE_COLUMNS, STRIPE_CELLS // len(steps[0].H))
+    columns = [(a, min(a + width, m)) for a in range(0, m, width)]
 
     def stripe(item: tuple[HStep, tuple[int, int]]) -> Array:
         s, (a, b) = item

@@ -20,8 +20,8 @@ from nmfstream.core.products import sum_of_squares
 from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
 from nmfstream.core.reduction import add_WtX, by_stripes
 from nmfstream.core.revival import RevivingPass
-from nmfstream.core.sample import Fitter, random_H, sample_blocks
 from nmfstream.core.state import RunState
+from nmfstream.core.tournament import Fitter, random_H, sample_blocks
 from nmfstream.errors import UsageError
 from nmfstream.types import Array, Matrix
 
@@ -86,7 +86,7 @@ class Hals(FewPass[HalsState]):
         """The winner with unit rows, and its statistics on the sample."""
         if not self.penalized:
             H = fro.unit_rows(H)[0]
-        blocks = sample_blocks(X, block_rows)
+        blocks = sample_blocks(X, block_rows, self.k)
         half_square = 0.5 * sum(executor.map(sum_of_squares, blocks))
         precise = loss * X.shape[0] < fro.PRECISE_BELOW[H.dtype.name] * half_square
         sums = solve_sums(blocks, H, self.objective, fro.SHARP, executor, precise=precise)
@@ -106,7 +106,7 @@ class Hals(FewPass[HalsState]):
 
     def settle(self, own: HalsState, H: Array, X: Matrix, loss: float, executor: Executor) -> dict[str, Any]:
         """See `FewPass.settle`; also what the loss of a pass is reckoned from."""
-        blocks = sample_blocks(X, max(1, X.shape[0] // 8))
+        blocks = sample_blocks(X, max(1, X.shape[0] // 8), self.k)
         square = 0.5 * float(sum(executor.map(sum_of_squares, blocks)))
         precise = loss * X.shape[0] < fro.PRECISE_BELOW[H.dtype.name] * square
         return super().settle(own, H, X, loss, executor) | {"square": square, "precise": precise}

@@ -12,20 +12,51 @@ from nmfstream.core.dead import dead_components, merge, revive, worst_rows
 from nmfstream.core.extrapolation import Track
 from nmfstream.core.fewpass import in_order
 from nmfstream.core.parameters import Objective, Penalties
-from nmfstream.core.products import Wt_times, sum_of_squares, times_Ht, total
-from nmfstream.core.protocols import Block, Executor
+from nmfstream.core.products import Wt_times, sum_of_squares, times_Ht
+from nmfstream.core.protocols import Batch, Block, Executor
 from nmfstream.core.reduction import add_WtX, by_stripes
-from nmfstream.core.sample import Candidate, Fitter, random_H, sample_blocks
-from nmfstream.core.spectral import nndsvd_H
+from nmfstream.core.tournament import Candidate, Fitter, ahead, sample_blocks
 from nmfstream.types import Array, Matrix
 
 FIRST = fro.Effort(10, 1e-3)
 MORE, ROUND, FALLING = 1000, 20, 0.9
 """Exact data: at most so many more iterations, in rounds that are to lower the loss by a tenth."""
+TALL = 4096
 GAIN, WHOLE_GAIN, EVERY = 1e-3, 1e-4, 5
 """Share by which the leader's loss is to fall in so many iterations; less is left to the passes.
 
 Of all rows it is less: no pass finds a better optimum than that which the race ends in."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a sample.
+
+    Attributes
+    ----------
+    blocks : list of Matrix
+        For solving W.
+    tall : list of Block
+        For WᵀX where it is summed by stripes of features: a sum over few rows of a wide matrix is mostly zeros.
+    half_square : float
+        ½‖X‖².
+    """
+
+    blocks: list[Matrix]
+    tall: list[Block]
+    half_square: float
+
+    @classmethod
+    def of(cls, X: Matrix, block_rows: int, n_components: int, executor: Executor) -> Rows:
+        """Cut the rows X."""
+        blocks = sample_blocks(X, block_rows, n_components)
+        tall = Batch(0, X, max(block_rows, TALL)).blocks()
+        return cls(blocks, tall, 0.5 * sum(executor.map(sum_of_squares, blocks)))
+
+    @property
+    def precise_below(self) -> float:
+        """The loss below which it and the sums have to come from residuals."""
+        return fro.PRECISE_BELOW[self.blocks[0].dtype.name] * self.half_square
 
 
 @dataclass
@@ -34,12 +65,15 @@ class Run:
 
     track: Track
     W: list[Array | None]
-    best: tuple[float, Array] = field(default=(np.inf, np.zeros(0)))
+    best: float = np.inf
+    best_H: Array = field(default_factory=lambda: np.zeros(0))
+    before: float = np.inf
+    """See `Racer`."""
 
     def note(self, e: float) -> None:
         """Keep the best H."""
-        if e < self.best[0]:
-            self.best = (e, self.track.H)
+        if e < self.best:
+            self.best, self.best_H = e, self.track.H
 
 
 @dataclass(frozen=True)
@@ -50,54 +84,55 @@ class HalsFitter(Fitter):
     init: str | None = None
     gain: float = GAIN
 
-    def random_starts(self, X: Matrix, seed: int, count: int) -> list[Array]:
-        """See `Fitter.random_starts`."""
-        return random_H(X, self.objective.n_components, seed, count)
-
-    def spectral_start(self, X: Matrix, seed: int, executor: Executor) -> Array:
-        """See `Fitter.spectral_start`."""
-        mean = total(X) / max(1, X.shape[0] * X.shape[1])
-        variant = self.init if self.init in ("nndsvd", "nndsvdar") else "nndsvda"
-        blocks = sample_blocks(X, X.shape[0])
-        return nndsvd_H(blocks, self.objective.n_components, seed, executor, variant=variant, mean=mean)
+    @property
+    def n_components(self) -> int:
+        """See `Fitter.n_components`."""
+        return self.objective.n_components
 
     def fit_rows(
-        self, X: Matrix, starts: Sequence[Array], iterations: int, block_rows: int, executor: Executor
+        self,
+        X: Matrix,
+        starts: Sequence[Array],
+        iterations: int,
+        block_rows: int,
+        executor: Executor,
+        bar: float = np.inf,
     ) -> list[Candidate]:
         """See `Fitter.fit_rows`."""
-        blocks = sample_blocks(X, block_rows)
-        half_square = 0.5 * sum(executor.map(sum_of_squares, blocks))
+        rows = Rows.of(X, block_rows, self.n_components, executor)
         p = self.objective.penalties(X.shape[1], X.shape[0])
-        runs = [Run(Track.at(H), [None] * len(blocks)) for H in starts]
-        before = np.inf
+        runs = [Run(Track.at(H), [None] * len(rows.blocks)) for H in starts]
+        going, before = runs, np.inf
         for i in range(iterations):
             if i and i % EVERY == 0:
-                lead = min(r.best[0] for r in runs)
+                lead = min(r.best for r in going)
                 if before - lead < self.gain * lead:
                     break
                 before = lead
-            alternate(blocks, runs, p, half_square, FIRST if i == 0 else fro.WARM, executor)
+                going = ahead(runs, going, bar * X.shape[0], (iterations - i) / EVERY)
+                if not going:
+                    break
+            alternate(rows, going, p, FIRST if i == 0 else fro.WARM, executor)
             if i + 1 < iterations:
-                self._revive(blocks, runs, executor)
-        return [Candidate(r.best[1], r.best[0] / max(1, X.shape[0])) for r in runs]
+                self._revive(rows.blocks, going, executor)
+        return [Candidate(r.best_H, r.best / max(1, X.shape[0])) for r in going]
 
     def finish(self, X: Matrix, winner: Candidate, block_rows: int, executor: Executor) -> Candidate:
         """See `Fitter.finish`: where the data are all but exactly of low rank, as long as the loss falls fast."""
-        blocks = sample_blocks(X, block_rows)
-        half_square = 0.5 * sum(executor.map(sum_of_squares, blocks))
-        p = self.objective.penalties(X.shape[1], X.shape[0])
-        run = Run(Track.at(winner.H), [None] * len(blocks), (winner.loss * X.shape[0], winner.H))
-        if not _is_precise(run, half_square, p, blocks[0].dtype):
+        rows = Rows.of(X, block_rows, self.n_components, executor)
+        if not winner.loss * X.shape[0] < rows.precise_below:
             return winner
+        p = self.objective.penalties(X.shape[1], X.shape[0])
         # W begins anew, so that the loss is above the winner's for a while.
-        run.best = (np.nextafter(fro.PRECISE_BELOW[blocks[0].dtype.name] * half_square, 0.0), winner.H)
+        best = float(np.nextafter(rows.precise_below, 0.0))
+        run = Run(Track.at(winner.H), [None] * len(rows.blocks), best, winner.H)
         for done in range(0, MORE, ROUND):
-            before = run.best[0]
+            before = run.best
             for i in range(ROUND):
-                alternate(blocks, [run], p, half_square, FIRST if done + i == 0 else fro.WARM, executor)
-            if not 0 < run.best[0] <= FALLING * before:
+                alternate(rows, [run], p, FIRST if done + i == 0 else fro.WARM, executor)
+            if not 0 < run.best <= FALLING * before:
                 break
-        found = Candidate(run.best[1], run.best[0] / max(1, X.shape[0]))
+        found = Candidate(run.best_H, run.best / max(1, X.shape[0]))
         return found if found.loss < winner.loss else winner
 
     def _revive(self, blocks: Sequence[Matrix], runs: Sequence[Run], executor: Executor) -> None:
@@ -123,23 +158,16 @@ def _revive_run(blocks: Sequence[Matrix], run: Run, dead: Array, executor: Execu
         run.track = replace(Track.at(H), e_old=np.inf)
 
 
-def alternate(
-    blocks: Sequence[Matrix],
-    runs: Sequence[Run],
-    p: Penalties,
-    half_square: float,
-    effort: fro.Effort,
-    executor: Executor,
-) -> None:
+def alternate(rows: Rows, runs: Sequence[Run], p: Penalties, effort: fro.Effort, executor: Executor) -> None:
     """One solve of W and one guarded step of H for every run."""
     k = len(runs[0].track.H)
-    precise = [_is_precise(r, half_square, p, blocks[0].dtype) for r in runs]
-    Ws, sums = solve_all(blocks, runs, p, precise, effort, executor)
+    precise = [run.best < rows.precise_below for run in runs]
+    Ws, sums = solve_all(rows, runs, p, precise, effort, executor)
     wanted = [fro.HStep(s.A, s.B, r.track.Hy, p) for s, r in zip(sums, runs, strict=True)]
     for i, (run, H, s) in enumerate(zip(runs, fro.update_H(wanted, executor), sums, strict=True)):
         at_Hy = (
             s.half_square
-            + (0.0 if precise[i] else half_square)
+            + (0.0 if precise[i] else rows.half_square)
             + fro.row_penalty(s, p)
             + fro.H_penalty(run.track.Hy, p)
         )
@@ -151,12 +179,8 @@ def alternate(
             run.note(max(e, 0.0))
 
 
-def _is_precise(run: Run, half_square: float, p: Penalties, dtype: np.dtype[np.floating]) -> bool:
-    return run.best[0] < fro.PRECISE_BELOW[dtype.name] * half_square
-
-
 def solve_all(
-    blocks: Sequence[Matrix],
+    rows: Rows,
     runs: Sequence[Run],
     p: Penalties,
     precise: Sequence[bool],
@@ -171,7 +195,7 @@ def solve_all(
     striped = by_stripes(len(stacked), m)
 
     def solve(j: int) -> tuple[Array, list[fro.Sums], Array | None]:
-        X = blocks[j]
+        X = rows.blocks[j]
         C = times_Ht(X, stacked)
         parts = [
             _rows(X, np.ascontiguousarray(C[:, i * k : (i + 1) * k]), H, grams[i], p, effort, runs[i].W[j], precise[i])
@@ -181,22 +205,17 @@ def solve_all(
         return W, [s for _, s in parts], None if striped else Wt_times(W, X)
 
     Ws, out, B = [], [fro.Sums.zero(k, m) for _ in runs], np.zeros(stacked.shape)
-    for W, sums, WtX in in_order(executor, solve, range(len(blocks))):
+    for W, sums, WtX in in_order(executor, solve, range(len(rows.blocks))):
         Ws.append(W)
         for total_, s in zip(out, sums, strict=True):
             total_.add(s)
         if WtX is not None:
             B += WtX
     if striped:
-        add_WtX(B, _as_blocks(blocks), np.concatenate(Ws), executor)
+        add_WtX(B, rows.tall, np.concatenate(Ws), executor)
     for i, (s, H) in enumerate(zip(out, Hs, strict=True)):
         s.B = s.B + s.A @ H.astype(np.float64) if precise[i] else B[i * k : (i + 1) * k]
     return Ws, out
-
-
-def _as_blocks(blocks: Sequence[Matrix]) -> list[Block]:
-    bounds = np.concatenate([[0], np.cumsum([X.shape[0] for X in blocks])])
-    return [Block(int(a), int(b), X) for a, b, X in zip(bounds, bounds[1:], blocks, strict=False)]
 
 
 def _rows(

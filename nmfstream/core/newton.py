@@ -17,8 +17,9 @@ from nmfstream.core.newton_passes import ROUNDS, ROUNDS_OF_MANY, batch_rounds, b
 from nmfstream.core.newton_sample import SETTLED, NewtonFitter
 from nmfstream.core.parameters import Parameters, Penalties
 from nmfstream.core.protocols import Batch, Executor, Problem, Stage
-from nmfstream.core.sample import MANY_ROWS, Fitter, random_H, sample_blocks
+from nmfstream.core.sample import MANY_ROWS
 from nmfstream.core.state import RunState
+from nmfstream.core.tournament import Fitter, random_H, sample_blocks
 from nmfstream.errors import UsageError
 from nmfstream.types import Array, Matrix
 
@@ -98,7 +99,7 @@ class Newton(FewPass[NewtonState]):
             rows = kl.nonzeros(block)
             return kl.rows_objective(rows, *kl.solve_W(rows, Ht, s, p, kl.SHARP), s, p)
 
-        total = sum(executor.map(value, sample_blocks(X, block_rows)))
+        total = sum(executor.map(value, sample_blocks(X, block_rows, self.k)))
         return float((total + kl.H_penalty(H, p)) / max(1, X.shape[0]))
 
     def adopt(

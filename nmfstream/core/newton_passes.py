@@ -13,7 +13,7 @@ from nmfstream.core.newton_sample import Columns, row_stripes
 from nmfstream.core.parameters import Objective, Penalties
 from nmfstream.core.protocols import Batch, Executor
 from nmfstream.core.reduction import by_stripes
-from nmfstream.core.sample import sample_blocks
+from nmfstream.core.tournament import sample_blocks
 from nmfstream.types import CSR, Array, Matrix
 
 ROUNDS, ROUNDS_OF_MANY = 5, 2
@@ -116,7 +116,7 @@ def _solve_H(
 def prior_sums(X: Matrix, H: Array, objective: Objective, block_rows: int, executor: Executor) -> tuple[Array, Array]:
     """Counts that the rows X expect at H, (n_features, n_components), and the sums of their W."""
     p = objective.penalties(H.shape[1], 0)
-    blocks = sample_blocks(X, block_rows)
+    blocks = sample_blocks(X, block_rows, len(H))
     Rt, s = np.zeros(H.T.shape), np.zeros(len(H))
     Ht, sums = np.ascontiguousarray(H.T), H.sum(axis=1, dtype=np.float64)
     for part in in_order(executor, lambda b: kl.block_sums(b, Ht, sums, p), blocks):

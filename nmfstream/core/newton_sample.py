@@ -11,10 +11,8 @@ import numpy as np
 from nmfstream.core import divergence as kl
 from nmfstream.core.kernels.sparse_products import transposed
 from nmfstream.core.parameters import Objective, Penalties
-from nmfstream.core.products import total
 from nmfstream.core.protocols import Executor
-from nmfstream.core.sample import Candidate, Fitter, random_H, sample_blocks
-from nmfstream.core.spectral import nndsvd_H
+from nmfstream.core.tournament import Candidate, Fitter, ahead, sample_blocks
 from nmfstream.types import CSR, Array, Matrix
 
 STRIPES = 16
@@ -22,6 +20,8 @@ SWEEPS_W = kl.Effort(0, 3, 1e-3)
 FIRST = kl.Effort(2, 6, 1e-3)
 SETTLED = 1e-4
 """Relative decrease of the loss below which another iteration on many rows is worth less than it costs."""
+EVERY = 3
+"""Iterations from one look at who may still win to the next."""
 ENOUGH = 10.0
 """Where twice as many rows give no more than so many times that by their first iteration, no further are fitted."""
 
@@ -73,10 +73,10 @@ class Rows:
     stripes: list[tuple[int, int]]
 
     @classmethod
-    def of(cls, X: Matrix, block_rows: int) -> Rows:
+    def of(cls, X: Matrix, block_rows: int, n_components: int) -> Rows:
         """Cut the rows X."""
         whole = kl.nonzeros(X) if held(X) else X
-        blocks = sample_blocks(whole, block_rows)
+        blocks = sample_blocks(whole, block_rows, n_components)
         ends = np.cumsum([0] + [b.shape[0] for b in blocks])
         bounds = [(int(a), int(b)) for a, b in pairwise(ends)]
         return cls(blocks, bounds, Columns.of(X, whole), row_stripes(X.shape[1]))
@@ -103,6 +103,8 @@ class Run:
     loss: float = np.inf
     best: float = np.inf
     best_H: Array | None = None
+    before: float = np.inf
+    """See `Racer`."""
     fall: float = np.inf
     """Relative decrease (or increase) of the loss by the last step."""
 
@@ -121,41 +123,43 @@ class NewtonFitter(Fitter):
         """Rows of H may be scaled: no penalty."""
         return not (self.objective.alpha_W > 0 or self.objective.alpha_H > 0)
 
-    def random_starts(self, X: Matrix, seed: int, count: int) -> list[Array]:
-        """See `Fitter.random_starts`."""
-        return random_H(X, self.objective.n_components, seed, count)
-
-    def spectral_start(self, X: Matrix, seed: int, executor: Executor) -> Array:
-        """See `Fitter.spectral_start`."""
-        mean = total(X) / max(1, X.shape[0] * X.shape[1])
-        variant = self.init if self.init in ("nndsvd", "nndsvdar") else "nndsvda"
-        blocks = sample_blocks(X, X.shape[0])
-        return nndsvd_H(blocks, self.objective.n_components, seed, executor, variant=variant, mean=mean)
+    @property
+    def n_components(self) -> int:
+        """See `Fitter.n_components`."""
+        return self.objective.n_components
 
     def fit_rows(
-        self, X: Matrix, starts: Sequence[Array], iterations: int, block_rows: int, executor: Executor
+        self,
+        X: Matrix,
+        starts: Sequence[Array],
+        iterations: int,
+        block_rows: int,
+        executor: Executor,
+        bar: float = np.inf,
     ) -> list[Candidate]:
         """See `Fitter.fit_rows`."""
-        rows = Rows.of(X, block_rows)
+        rows = Rows.of(X, block_rows, self.n_components)
         p = self.objective.penalties(X.shape[1], X.shape[0])
         own = sum(executor.map(lambda j: kl.own_divergence(rows.block(j)), range(len(rows.blocks))))
         runs = [self._begun(rows, start) for start in starts]
-        alone, at_first = len(runs) == 1, np.inf
+        going, alone, at_first = list(runs), len(runs) == 1, np.inf
         for i in range(iterations):
-            self._solve_W(rows, runs, p, FIRST if i == 0 else SWEEPS_W, own, executor)
-            fall = max(run.fall for run in runs)
+            self._solve_W(rows, going, p, FIRST if i == 0 else SWEEPS_W, own, executor)
+            fall = max(run.fall for run in going)
             at_first = fall if i == 1 else at_first
-            if fall <= self.settled:
+            if i and i % EVERY == 0:
+                going = ahead(runs, going, bar * rows.n, (iterations - i) / EVERY)
+            if fall <= self.settled or not going:
                 break
-            self._solve_H(rows, runs, p, executor)
+            self._solve_H(rows, going, p, executor)
         else:
             if alone:
                 runs[0].Hy = runs[0].H
                 self._solve_W(rows, runs, p, SWEEPS_W, own, executor)
         # A race goes on with the last step of each, which the next level judges before anything else.
-        ended = [run.best_H if alone and run.best_H is not None else run.H for run in runs]
+        ended = [run.best_H if alone and run.best_H is not None else run.H for run in going]
         enough = alone and at_first <= ENOUGH * self.settled
-        return [Candidate(H, run.best / max(1, rows.n), enough) for H, run in zip(ended, runs, strict=True)]
+        return [Candidate(H, run.best / max(1, rows.n), enough) for H, run in zip(ended, going, strict=True)]
 
     def _begun(self, rows: Rows, start: Array) -> Run:
         H = kl.with_profile(start, map(rows.block, range(len(rows.blocks))))

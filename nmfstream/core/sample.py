@@ -1,20 +1,19 @@
-"""Which rows are fitted before the first pass, in what order: nested samples on which several starts compete.
+"""Which rows are fitted before the first pass, in what order: nested samples, and the plan of the tournament on them.
 
 The sample is up to 512 runs of consecutive rows, spread evenly over all rows by absolute row number; smaller
 levels are evenly spaced rows of it, so everything is read once. Starts are halved as the levels double
-(successive halving: Jamieson & Talwalkar 2016).
+(see `core.tournament`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nmfstream.core.protocols import Batch, Executor, Problem
+from nmfstream.core.protocols import Problem
 from nmfstream.types import CSR, Array, Matrix, Runs
 
 FEW_RUNS, MANY_RUNS, RUN_ROWS = 64, 512, 16
@@ -231,81 +230,6 @@ def stack(parts: Sequence[Matrix]) -> Matrix:
     indptr = np.concatenate([[0], *(part.indptr[1:] + end for part, end in zip(sparse, ends, strict=False))])
     indices = np.concatenate([part.indices for part in sparse])
     return CSR(indptr.astype(np.int64), indices, np.concatenate([part.data for part in sparse]), sparse[0].n_cols)
-
-
-def sample_blocks(X: Matrix, block_rows: int) -> list[Matrix]:
-    """The sample cut so that several threads have work even where it is small."""
-    rows = min(block_rows, max(128, -(-X.shape[0] // 8)))
-    return [b.X for b in Batch(0, X, rows).blocks()]
-
-
-@dataclass
-class Candidate:
-    """One start of the tournament."""
-
-    H: Array
-    loss: float
-    """Objective a row on the rows it was last fitted to."""
-    enough: bool = False
-    """More rows changed it so little that the levels after this one are not worth their time."""
-
-
-class Fitter(Protocol):
-    """What the tournament asks of a divergence."""
-
-    def random_starts(self, X: Matrix, seed: int, count: int) -> list[Array]:
-        """H of `count` random starts, scaled to the rows X."""
-        ...
-
-    def spectral_start(self, X: Matrix, seed: int, executor: Executor) -> Array:
-        """H of an NNDSVD of the rows X."""
-        ...
-
-    def fit_rows(
-        self, X: Matrix, starts: Sequence[Array], iterations: int, block_rows: int, executor: Executor
-    ) -> list[Candidate]:
-        """Alternate W and H from each start; what comes back of one alone is no worse than what it reached at best."""
-        ...
-
-    def finish(self, X: Matrix, winner: Candidate, block_rows: int, executor: Executor) -> Candidate:
-        """The winner on all rows X of the sample, driven on where that pays: by default it stays."""
-        return winner
-
-
-def play(
-    level: Level, X: Matrix, before: Sequence[Candidate], fitter: Fitter, seed: int, block_rows: int, executor: Executor
-) -> list[Candidate]:
-    """One level: the candidates that go on to the next, best first.
-
-    Parameters
-    ----------
-    X : Matrix
-        The largest sample.
-    before : sequence of Candidate
-        What the level before kept; empty at the first.
-    """
-    rows = level_rows(X, level.rows)
-    new = [fitter.spectral_start(rows, seed, executor)] if level.spectral else []
-    if level.spectral and before:
-        return _best([*before, *fitter.fit_rows(rows, new, level.iterations, block_rows, executor)], 1)
-    starts = [*new, *([c.H for c in before] or fitter.random_starts(rows, seed, level.starts))]
-    fitted = fitter.fit_rows(rows, starts, level.iterations, block_rows, executor)
-    return _best(fitted, max(1, len(fitted) // 2))
-
-
-def _best(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    return sorted(candidates, key=lambda c: c.loss if np.isfinite(c.loss) else np.inf)[:count]
-
-
-def random_H(X: Matrix, n_components: int, seed: int, count: int) -> list[Array]:
-    """Uniform rows on (0, 1], scaled as scikit-learn scales: sqrt(mean(X)/k)."""
-    from nmfstream.core.products import total
-
-    mean = total(X) / max(1, X.shape[0] * X.shape[1])
-    scale = math.sqrt(mean / n_components) if mean > 0 else 1.0
-    rng = np.random.RandomState(seed)
-    shape = (n_components, X.shape[1])
-    return [(scale * (1.0 - rng.random_sample(shape))).astype(X.dtype) for _ in range(count)]
 
 
 def draw_seed(generator: Any) -> int:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from nmfstream.core import sample
+from nmfstream.core import sample, tournament
 from nmfstream.core.fewpass import FewPassState
 from nmfstream.core.protocols import Batch, Executor, Problem
 from nmfstream.core.state import RunState
@@ -73,9 +73,9 @@ class StreamStage:
     def _fitted(self, X: Matrix, block_rows: int, executor: Executor) -> Array:
         """H of the tournament on the rows X."""
         size, plan = levels(self.solver, X.shape[0])
-        rows, kept, fitter = sample.level_rows(X, size), cast(list[sample.Candidate], []), self.solver.fitter()
+        rows, kept, fitter = sample.level_rows(X, size), cast(list[tournament.Candidate], []), self.solver.fitter()
         for i, level in enumerate(plan):
-            kept = sample.play(level, rows, kept, fitter, self.own.seed + i, block_rows, executor)
+            kept = tournament.play(level, rows, kept, fitter, self.own.seed + i, block_rows, executor)
         return cast(Array, self.solver.unit(fitter.finish(rows, kept[0], block_rows, executor).H))
 
     def _keep(self, X: Matrix, start: int, block_rows: int) -> None:

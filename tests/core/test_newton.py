@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fewpass_tools import as_csr, divergence, fit, low_rank
 
-from nmfstream.core import newton, newton_sample, sample
+from nmfstream.core import newton, newton_sample, sample, tournament
 from nmfstream.core.holdout import held_out
 from nmfstream.core.newton import Newton
 from nmfstream.core.newton_sample import judge
@@ -65,7 +65,7 @@ def test_a_fit_of_many_rows_ends_once_it_is_settled(monkeypatch: pytest.MonkeyPa
     for settled in (0.0, newton_sample.SETTLED):
         judged.clear()
         fitter = newton_sample.NewtonFitter(Objective(4, 1.0), None, settled)
-        best = fitter.fit_rows(X, fitter.random_starts(X, 0, 1), 60, 256, SerialExecutor())[0]
+        best = fitter.fit_rows(X, tournament.random_H(X, 4, 0, 1), 60, 256, SerialExecutor())[0]
         found.append((len(judged), best.loss))
     assert found[0][0] == 61
     assert found[1][0] < 45
@@ -81,8 +81,8 @@ def test_no_more_rows_are_fitted_than_change_something(
     monkeypatch.setattr(sample, "MANY_ROWS", 1000)
     monkeypatch.setattr(sample, "WHOLE_BYTES", 0)
     monkeypatch.setattr(sample, "first_level", lambda k: 60)
-    played, play = [], sample.play
-    monkeypatch.setattr(sample, "play", lambda level, *rest: (played.append(level.rows), play(level, *rest))[1])
+    played, play = [], tournament.play
+    monkeypatch.setattr(tournament, "play", lambda level, *rest: (played.append(level.rows), play(level, *rest))[1])
     X = np.concatenate([counts()] * 4)
     found = [fit(Newton, X, 4, beta=1.0, passes=2, threads=t, stop_after_each_step=t == 2).solver.H for t in (1, 2)]
     assert np.array_equal(*found)
