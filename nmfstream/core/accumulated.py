@@ -17,7 +17,8 @@ import numpy as np
 
 from nmfstream.core import penalties as penalty
 from nmfstream.core.closing import ClosingStage
-from nmfstream.core.fewpass import FewPass, PassStage
+from nmfstream.core.fewpass import FewPass
+from nmfstream.core.fewpass_stages import PassStage
 from nmfstream.core.guarded import GuardedPass, GuardedState
 from nmfstream.core.mu_model import MuModel, is_compiled
 from nmfstream.core.parameters import Parameters
@@ -26,9 +27,6 @@ from nmfstream.core.rowsolve import row_solver
 from nmfstream.core.state import RunState
 from nmfstream.core.tournament import Candidate, Fitter, random_H
 from nmfstream.types import Array, Matrix
-
-SHORT = 0.2
-"""A sample below this share of the rows is forgotten in the first pass."""
 
 FLOOR = 1e-3
 """Of the mean of H: a component whose sample lacks a column may still learn it."""
@@ -99,21 +97,11 @@ class Accumulated(FewPass[AccumulatedState]):
         """The winner, nowhere locked at zero, and its sums on the sample."""
         H = np.maximum(H, H.dtype.type(FLOOR * float(H.mean()))) if self.objective.l1_ratio == 0 else H
         terms = terms_of(self.model, Batch(0, X, block_rows).blocks(), H, executor)
-        share = X.shape[0] / max(1.0, self.n)
-        fields: dict[str, Any] = {"H": H, "A": None, "B": None, "A_prior": None, "B_prior": None, "weight": 0.0}
-        if share >= SHORT and self.schedule.forget_factor is None:
-            return fields | {"A_prior": terms.A / share, "B_prior": terms.B / share}
-        return fields | {"A": terms.A, "B": terms.B, "weight": float(X.shape[0])}
+        return {"H": H} | self.of_sample(terms.A, terms.B, X.shape[0])
 
     def memory(self, own: AccumulatedState, rows: float) -> float:
         """Share of the old sums that a batch of `rows` rows leaves."""
-        factor = self.schedule.forget_factor
-        if factor is not None:
-            return float(factor ** (rows / self.n)) if self.n else float(factor)
-        half = self.horizon(own, int(rows))
-        if own.A_prior is not None or own.weight <= 0:
-            return 1.0
-        return float(np.clip((half - rows) / own.weight, 0.0, 1.0))
+        return self.remembered(own, 0.0 if own.A_prior is not None else own.weight, rows)
 
 
 def terms_of(model: MuModel, blocks: list[Block], H: Array, executor: Executor, W: Array | None = None) -> Terms:

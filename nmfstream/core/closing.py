@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from nmfstream.core import sample
-from nmfstream.core.fewpass import FewPassState
+from nmfstream.core.fewpass_state import FewPassState
 from nmfstream.core.holdout import learnt
 from nmfstream.core.protocols import Batch, Executor
 from nmfstream.core.state import RunState

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from nmfstream.core.fewpass import FewPassState
+from nmfstream.core.fewpass_state import FewPassState
 from nmfstream.core.revival import RevivingPass
 from nmfstream.types import Array
 

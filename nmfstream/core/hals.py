@@ -13,12 +13,14 @@ import numpy as np
 
 from nmfstream.core import frobenius as fro
 from nmfstream.core.extrapolation import Track
-from nmfstream.core.fewpass import SHORT, FewPass, FewPassState, PassStage, in_order
+from nmfstream.core.fewpass import FewPass
+from nmfstream.core.fewpass_stages import PassStage
+from nmfstream.core.fewpass_state import FewPassState
 from nmfstream.core.hals_sample import GAIN, WHOLE_GAIN, HalsFitter
 from nmfstream.core.parameters import Objective, Parameters, Penalties
 from nmfstream.core.products import sum_of_squares
 from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
-from nmfstream.core.reduction import add_WtX, by_stripes
+from nmfstream.core.reduction import add_WtX, by_stripes, in_order
 from nmfstream.core.revival import RevivingPass
 from nmfstream.core.state import RunState
 from nmfstream.core.tournament import Fitter, random_H, sample_blocks
@@ -90,19 +92,7 @@ class Hals(FewPass[HalsState]):
         half_square = 0.5 * sum(executor.map(sum_of_squares, blocks))
         precise = loss * X.shape[0] < fro.PRECISE_BELOW[H.dtype.name] * half_square
         sums = solve_sums(blocks, H, self.objective, fro.SHARP, executor, precise=precise)
-        share = X.shape[0] / max(1.0, self.n)
-        fields: dict[str, Any] = {
-            "H": H,
-            "precise": precise,
-            "weight": 0.0,
-            "A": None,
-            "B": None,
-            "A_prior": None,
-            "B_prior": None,
-        }
-        if share >= SHORT and self.schedule.forget_factor is None:
-            return fields | {"A_prior": sums.A / share, "B_prior": sums.B / share}
-        return fields | {"A": sums.A, "B": sums.B, "weight": float(X.shape[0])}
+        return {"H": H, "precise": precise} | self.of_sample(sums.A, sums.B, X.shape[0])
 
     def settle(self, own: HalsState, H: Array, X: Matrix, loss: float, executor: Executor) -> dict[str, Any]:
         """See `FewPass.settle`; also what the loss of a pass is reckoned from."""
@@ -117,13 +107,7 @@ class Hals(FewPass[HalsState]):
 
     def memory(self, own: HalsState, rows: float) -> float:
         """Share of the old sums that a batch of `rows` rows leaves."""
-        factor = self.schedule.forget_factor
-        if factor is not None:
-            return float(factor ** (rows / self.n)) if self.n else float(factor)
-        half = self.horizon(own, int(rows))
-        if own.A_prior is not None or own.weight <= 0:
-            return 1.0
-        return float(np.clip((half - rows) / own.weight, 0.0, 1.0))
+        return self.remembered(own, 0.0 if own.A_prior is not None else own.weight, rows)
 
 
 def solve_sums(

@@ -10,11 +10,10 @@ import numpy as np
 from nmfstream.core import frobenius as fro
 from nmfstream.core.dead import dead_components, merge, revive, worst_rows
 from nmfstream.core.extrapolation import Track
-from nmfstream.core.fewpass import in_order
 from nmfstream.core.parameters import Objective, Penalties
 from nmfstream.core.products import Wt_times, sum_of_squares, times_Ht
 from nmfstream.core.protocols import Batch, Block, Executor
-from nmfstream.core.reduction import add_WtX, by_stripes
+from nmfstream.core.reduction import add_WtX, by_stripes, in_order
 from nmfstream.core.tournament import Candidate, Fitter, ahead, sample_blocks
 from nmfstream.types import Array, Matrix
 

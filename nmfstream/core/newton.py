@@ -11,7 +11,8 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from nmfstream.core import divergence as kl
-from nmfstream.core.fewpass import SHORT, FewPass, PassStage
+from nmfstream.core.fewpass import SHORT, FewPass
+from nmfstream.core.fewpass_stages import PassStage
 from nmfstream.core.guarded import GuardedPass, GuardedState
 from nmfstream.core.newton_passes import ROUNDS, ROUNDS_OF_MANY, batch_rounds, batch_sums, prior_sums
 from nmfstream.core.newton_sample import SETTLED, NewtonFitter

@@ -7,12 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from nmfstream.core import divergence as kl
-from nmfstream.core.fewpass import in_order
 from nmfstream.core.kernels.sparse_products import times_dense, transposed
 from nmfstream.core.newton_sample import Columns, row_stripes
 from nmfstream.core.parameters import Objective, Penalties
 from nmfstream.core.protocols import Batch, Executor
-from nmfstream.core.reduction import by_stripes
+from nmfstream.core.reduction import by_stripes, in_order
 from nmfstream.core.tournament import sample_blocks
 from nmfstream.types import CSR, Array, Matrix
 

@@ -1,4 +1,4 @@
-"""The two ordered reductions of WᵀX and WᵀW, chosen by shape alone.
+"""Partial results in a fixed order: the two reductions of WᵀX and WᵀW, chosen by shape alone.
 
 Up to `PARTIAL_BYTES` of k x m float64 each block returns its partial and the partials are added in block order.
 Larger: fixed feature stripes, one task a stripe, row blocks in order, into one accumulator.
@@ -6,15 +6,27 @@ Larger: fixed feature stripes, one task a stripe, row blocks in order, into one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from nmfstream.core.kernels.sparse_products import column_range
 from nmfstream.core.products import Wt_times
 from nmfstream.core.protocols import Block, Executor
 from nmfstream.types import CSR, Array, Matrix
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 PARTIAL_BYTES = 4 << 20
 STRIPE_BYTES = 2 << 20
+
+
+def in_order(executor: Executor, task: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Results in the order of the items, a few at a time, so that few partial sums are in memory at once."""
+    waiting = list(items)
+    width = 4 * max(1, executor.n_workers)
+    for low in range(0, len(waiting), width):
+        yield from executor.map(task, waiting[low : low + width])
 
 
 def by_stripes(n_components: int, n_features: int) -> bool:

@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nmfstream.core.dead import MOST_A_BLOCK, Worst, dead_components, merge, revive, worst_rows
-from nmfstream.core.fewpass import FewPassState, PassStage, in_order
+from nmfstream.core.fewpass_stages import PassStage
+from nmfstream.core.fewpass_state import FewPassState
 from nmfstream.core.protocols import Block, Executor
+from nmfstream.core.reduction import in_order
 from nmfstream.core.rowsolve import row_solver
 from nmfstream.core.state import RunState
 from nmfstream.types import Array

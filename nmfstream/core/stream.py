@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from nmfstream.core import sample, tournament
-from nmfstream.core.fewpass import FewPassState
+from nmfstream.core.fewpass_state import FewPassState
 from nmfstream.core.protocols import Batch, Executor, Problem
 from nmfstream.core.state import RunState
 from nmfstream.types import CSR, Array, Matrix, cut
