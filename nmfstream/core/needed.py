@@ -32,6 +32,9 @@ TYPES: dict[str, str] = {
     "squares_compiled.squares": "T1",
     "thin_products_compiled.rows_times": "T2 T2 T2",
     "thin_products_compiled.add_outer": "T2 T2 int64 T2",
+    "least_squares_compiled.begin": "d2 d1 d2 d2 d1 d1",
+    "least_squares_compiled.judge": "d2 d2 d2 d1 d1 float64 d1 b1",
+    "least_squares_compiled.rounded": "d2 d2 d2 d1 d1 d1 T2 d1",
     "newton_compiled.newton_rows": "d2 d2 d2 int64 float64 float64 i1",
     "kl_newton_compiled.gradients": "l1 i1 d1 d2 d2 d1 d2 d1 d2",
     "kl_newton_compiled.newton": "l1 i1 d1 d2 d2 d1 d2 d1 d2 int64 int64",
@@ -122,6 +125,8 @@ def expect_rows(problem: Problem, n_components: int, beta: float) -> None:
             _expect(kernel, problem.dtype, problem.dtype)
     if beta == 2 and work.rows * work.k**2 >= sweeps.COMPILED_WORK:
         _expect("sweeps_compiled.sweeps", wide, wide)
+        for name in ("begin", "judge", "rounded")[: 3 if problem.dtype == np.float32 else 2]:
+            _expect(f"least_squares_compiled.{name}", problem.dtype, wide)
     if beta == 2 and work.rows * work.k**3 >= newton_least_squares.COMPILED_WORK:
         _expect("newton_compiled.newton_rows", wide, wide)
     if beta == 2 and not problem.sparse and thin_products.pays("rows_times", (work.rows, problem.n_features), work.k):

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from nmfstream.core.divergence_cells import cell
+from nmfstream.core.kernels.least_squares import power_of_two, relative
 from nmfstream.core.newton_rows import NewtonRows, Rows
 from nmfstream.core.parameters import Objective
-from nmfstream.core.rows_least_squares import power_of_two, relative, tile_rows
+from nmfstream.core.rows_least_squares import tile_rows
 from nmfstream.types import CSR, Array, Matrix
 
 START = 0.5

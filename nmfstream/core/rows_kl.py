@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from nmfstream.core.kernels.kl_newton import KLRows, kl_gradient, kl_newton
+from nmfstream.core.kernels.least_squares import power_of_two, relative
 from nmfstream.core.kernels.sparse_products import positive
 from nmfstream.core.rows_divergence import BEYOND, DivergenceRows
-from nmfstream.core.rows_least_squares import TILE_BYTES, power_of_two, relative
+from nmfstream.core.rows_least_squares import TILE_BYTES
 from nmfstream.types import CSR, Array, Matrix
 
 MOST_ROWS = 4096

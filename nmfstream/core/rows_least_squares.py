@@ -6,21 +6,24 @@ threshold depends on the data's scale and nothing is rounded by it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from nmfstream.core.kernels import least_squares as steps
 from nmfstream.core.kernels import thin_products
+from nmfstream.core.kernels.least_squares import TILE, in_tiles, power_of_two
 from nmfstream.core.kernels.newton_least_squares import newton_least_squares
-from nmfstream.core.kernels.sweeps import COMPILED_WORK, clipped_solution, coordinate_sweeps, ridge_inverse
+from nmfstream.core.kernels.sweeps import COMPILED_WORK, coordinate_sweeps, ridge_inverse
 from nmfstream.core.parameters import Objective
 from nmfstream.core.products import times_Ht
-from nmfstream.types import CSR, Array, Matrix, cut
+from nmfstream.types import CSR, Array, Matrix
 
 CHUNK_ROWS, NEVER = 8192, 1 << 62
 TILE_BYTES = 2 << 20
 LEAST_ROWS, MOST_ROWS = 8, 512
+CACHED_BYTES = 512 << 10
+"""X·Hᵀ of rows that are solved together: it is looked at again and again."""
 
 DOUBLE_BELOW = 2e-6
 """Tolerances that sums in float32 cannot promise: X·Hᵀ is formed in float64."""
@@ -32,12 +35,6 @@ SINGLE_NOISE = 2e-7
 SWEEPS = {True: 60, False: 6}
 """Where H is conditioned well and where not: there sweeps creep and Newton does not."""
 WELL = 1e-3
-
-
-def power_of_two(values: Array) -> Array:
-    """The power of two nearest below each positive number; 1 for others. Multiplying by it is exact."""
-    good = (values > 0) & np.isfinite(values)
-    return np.asarray(np.exp2(np.floor(np.log2(np.where(good, values, 1.0)))))
 
 
 class LeastSquaresRows:
@@ -90,28 +87,24 @@ class LeastSquaresRows:
     def solve(self, X: Matrix) -> tuple[Array, Array, Array]:
         """W in `dtype`, its relative KKT residuals, and those before rounding."""
         C = self._products(X)
-        compiled = 0 if C.size * self.n_components >= COMPILED_WORK else NEVER
+        compiled = C.size * self.n_components >= COMPILED_WORK
         W, residual, solved = np.empty(C.shape, self.dtype), np.empty(len(C)), np.empty(len(C))
-        for start in range(0, len(C), MOST_ROWS):
-            rows = slice(start, min(start + MOST_ROWS, len(C)))
+        step = max(TILE, CACHED_BYTES // (8 * self.n_components)) if compiled else TILE
+        for start in range(0, len(C), step):
+            rows = slice(start, min(start + step, len(C)))
             W[rows], residual[rows], solved[rows] = self._solve(C[rows], compiled)
         return W, residual, solved
 
-    def _solve(self, products: Array, compiled: int) -> tuple[Array, Array, Array]:
-        """Few enough rows for scratch that stays in the second-level cache."""
+    def _solve(self, products: Array, compiled: bool) -> tuple[Array, Array, Array]:
+        """Few enough rows for what they need to stay in the second-level cache."""
         C = products - self.l1
-        t = power_of_two(np.abs(C).max(axis=1))[:, np.newaxis]
-        C /= t
-        W = in_tiles(lambda tile: clipped_solution(tile, self.inverse), C, MOST_ROWS)
-        coordinate_sweeps(C, self.G, W, self.sweeps, self.sweep_tol, compiled)
-        reference = np.abs(C * self.scale).max(axis=1)
-        solved = self._finish(C, W, reference)
-        unit = t / self.scale
-        out = (W * unit).astype(self.dtype)
+        W, unit, reference = steps.begin(C, self.scale, self.inverse, compiled=compiled)
+        coordinate_sweeps(C, self.G, W, self.sweeps, self.sweep_tol, 0 if compiled else NEVER)
+        solved = self._finish(C, W, reference, compiled)
         if self.dtype == np.float64:
-            return out, solved, solved
-        rounded = out / unit
-        return out, self._residual(rounded, rounded @ self.G - C, reference), solved
+            return W * (unit[:, np.newaxis] / self.scale), solved, solved
+        out, residual = steps.rounded(C, self.G, W, self.scale, reference, unit, compiled=compiled)
+        return out, residual, solved
 
     def _products(self, X: Matrix) -> Array:
         if isinstance(X, CSR):
@@ -120,44 +113,19 @@ class LeastSquaresRows:
             return thin_products.rows_times(X, self.H)
         return in_tiles(lambda tile: tile.astype(self.H.dtype, copy=False) @ self.H.T, X, tile_rows(self.H))
 
-    def _finish(self, C: Array, W: Array, reference: Array) -> Array:
+    def _finish(self, C: Array, W: Array, reference: Array, compiled: bool) -> Array:
         """Newton on the rows whose residual does not vouch for them; the relative residuals of all."""
-        gradient = W @ self.G - C
-        residual = self._residual(W, gradient, reference)
-        off = np.minimum(W, gradient)
-        unsure = np.sqrt(np.vecdot(off, off)) > self.enough * W.max(axis=1)
+        residual, unsure = steps.judge(C, self.G, W, self.scale, reference, self.enough, compiled=compiled)
         rows, left = np.flatnonzero(unsure | (residual > 0.5 * self.tol)), self.max_iter - self.sweeps
         if len(rows) and left > 0:
             w, c = W[rows], C[rows]
             newton_least_squares(c, self.G, w, left, EXACT[self.dtype.name])
-            W[rows], residual[rows] = w, self._residual(w, w @ self.G - c, reference[rows])
+            W[rows] = w
+            residual[rows], _ = steps.judge(c, self.G, w, self.scale, reference[rows], 0.0, compiled=compiled)
         return residual
-
-    def _residual(self, W: Array, gradient: Array, reference: Array) -> Array:
-        """max |min(w, ∂)| / max |∂(0)| in the units of the data (a row's own scale cancels)."""
-        worst = np.abs(np.minimum(W / self.scale, gradient * self.scale)).max(axis=1)
-        return relative(worst, reference)
 
 
 def tile_rows(H: Array) -> int:
     """Rows a tile: a power of two, from the number of features and the type alone."""
     fitting = TILE_BYTES // max(1, H.shape[1] * H.itemsize)
     return int(min(MOST_ROWS, max(LEAST_ROWS, 1 << max(0, fitting.bit_length() - 1))))
-
-
-def in_tiles(product: Callable[[Array], Array], X: Array, height: int) -> Array:
-    """A product of rows by tiles of `height` rows, the last padded with zeros."""
-    parts = []
-    for start in range(0, len(X), height):
-        tile = np.ascontiguousarray(cut(X, start, start + height))
-        short = height - len(tile)
-        if short:
-            tile = np.concatenate([tile, np.zeros((short, X.shape[1]), X.dtype)])
-        parts.append(product(tile)[: height - short])
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def relative(worst: Array, reference: Array) -> Array:
-    """worst / reference, 0 where both are 0."""
-    safe = np.where(reference > 0, reference, 1.0)
-    return np.where(reference > 0, worst / safe, np.where(worst > 0, np.inf, 0.0))

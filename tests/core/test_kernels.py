@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmfstream.core.kernels import kl_newton, newton_least_squares, sweeps
+from nmfstream.core.kernels import least_squares as steps
 from nmfstream.types import CSR, Array
 
 EPS = {"float32": 3e-5, "float64": 1e-12}
@@ -107,6 +108,40 @@ def test_newton_ends_at_the_optimum_of_any_G(seed, n, k, same):
         assert np.abs(np.minimum(W, W @ G - C)).max() < 1e-11
     newton_least_squares.COMPILED_WORK = 1 << 17
     assert np.allclose(*results, rtol=1e-10, atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 40), k=st.integers(1, 20), size=st.integers(-300, 300))
+def test_the_steps_around_the_sweeps_equal_their_twins(seed, n, k, size):
+    rng = np.random.default_rng(seed)
+    products, G = least_squares(n, k, "float64", seed)
+    products = (products - 0.3 * products.mean()) * 2.0**size
+    products[n // 2] = 0
+    scale, inverse = 2.0 ** rng.integers(-20, 20, k), sweeps.ridge_inverse(G)
+    found = []
+    for compiled in (True, False):
+        C = products.copy()
+        W, unit, reference = steps.begin(C, scale, inverse, compiled=compiled)
+        residual, unsure = steps.judge(C, G, W, scale, reference, 1e-3, compiled=compiled)
+        small = unit * 2.0**-size  # what float32 holds
+        out, left = steps.rounded(C, G, W, scale, reference, small, compiled=compiled)
+        assert np.array_equal(C * unit[:, np.newaxis], products)
+        assert ((np.abs(C).max(axis=1) >= 1) | (products == 0).all(axis=1)).all() and np.abs(C).max() < 2
+        found.append((C, W, unit, reference, residual, unsure, out, left))
+    for ours, twin in zip(*found, strict=True):
+        assert ours.dtype == twin.dtype and ours.shape == twin.shape
+        assert np.allclose(ours, twin, rtol=1e-6, atol=1e-9 * float(np.abs(twin).max(initial=0.0)))
+    assert found[0][4][n // 2] == 0 and np.array_equal(found[0][2], found[1][2])
+
+
+@pytest.mark.parametrize("value", [1.0, np.nextafter(1.0, 0), 1.5, 2.0, 3e-300, 5e-324, 1e308, 0.0, np.inf, np.nan])
+def test_the_power_of_two_below_a_number(value):
+    (power,) = steps.power_of_two(np.array([value]))
+    if 0 < value < np.inf:
+        assert 1 <= value / power < 2
+        assert np.frexp(power)[0] == 0.5
+    else:
+        assert power == 1
 
 
 def kl_problem(n: int, k: int, m: int, l2: float) -> tuple[kl_newton.KLRows, Array]:
