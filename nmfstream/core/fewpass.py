@@ -22,9 +22,6 @@ from nmfstream.types import Array, Matrix
 SHORT = 0.2
 """A sample below this share of the rows is forgotten in the first pass."""
 
-REMEMBERED = 0.4
-"""Share of the rows seen so far that sums which forget stand for: those of an unready H count for little soon."""
-
 CHEAP_WORK = 1e7
 """Nonzeros times components of which even dear iterations cost next to nothing."""
 
@@ -46,6 +43,8 @@ class FewPass(Generic[S]):
     """Whether an iteration costs so much that all rows, where they are fitted, get four random starts in fewer."""
     raced: ClassVar[bool] = False
     """Whether, where rows are many, the sample is fitted by `sample.race`."""
+    remembers: ClassVar[float] = 0.4
+    """Share of the rows seen so far that sums which forget stand for: those of an unready H count for little soon."""
     sample_effort: ClassVar[float] = 10.0
     """How many times as many iterations the sample gets at most where rows are few."""
 
@@ -140,7 +139,7 @@ class FewPass(Generic[S]):
     def horizon(self, own: S, rows: int) -> float:
         """Rows that sums remember which forget: a share of those seen so far (at first eight batches)."""
         seen = self.size + own.rows + rows
-        return max(REMEMBERED * seen, min(seen, 8.0 * self.schedule.batch_size))
+        return max(self.remembers * seen, min(seen, 8.0 * self.schedule.batch_size))
 
     def of_sample(self, A: Array, B: Array, rows: int) -> dict[str, Any]:
         """Fields of the state for the sums of a sample of `rows` rows: a prior for all that is unread, or forgotten."""

@@ -57,6 +57,7 @@ class Hals(FewPass[HalsState]):
 
     name = "hals"
     state_class = HalsState
+    remembers = 0.3
 
     def __init__(self, problem: Problem, parameters: Parameters) -> None:
         if parameters.objective.beta != 2.0:

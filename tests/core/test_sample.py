@@ -191,10 +191,14 @@ def test_batches_get_fewer_rounds_where_they_are_many(n: int | None, rounds: int
     assert Newton(Problem(n, 30, np.dtype(np.float32)), asked).rounds == rounds
 
 
-@pytest.mark.parametrize(("seen", "expected"), [(0, 1100), (6000, 7100), (50_000, 0.4 * 51_100)])
-def test_sums_remember_eight_batches_and_later_a_share_of_what_was_seen(seen: int, expected: float) -> None:
-    asked = Parameters(Objective(3, 2.0), Schedule(1000, 1, 0.0, None, None), Start(sample_rows=100))
-    solver = Hals(Problem(10**6, 30, np.dtype(np.float32)), asked)
+@pytest.mark.parametrize(("kind", "beta", "share"), [(Hals, 2.0, 0.3), (Newton, 1.0, 0.4)])
+@pytest.mark.parametrize("seen", [0, 6000, 50_000])
+def test_sums_remember_eight_batches_and_later_a_share_of_what_was_seen(
+    kind: Any, beta: float, share: float, seen: int
+) -> None:
+    asked = Parameters(Objective(3, beta), Schedule(1000, 1, 0.0, None, None), Start(sample_rows=100))
+    solver = kind(Problem(10**6, 30, np.dtype(np.float32)), asked)
+    expected = {0: 1100, 6000: 7100, 50_000: share * 51_100}[seen]
     state = solver.start().solver
     state.rows = seen
     assert solver.horizon(state, 1000) == pytest.approx(expected)
