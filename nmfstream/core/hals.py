@@ -73,7 +73,8 @@ class Hals(FewPass[HalsState]):
 
     def fitter(self) -> Fitter:
         """How the sample is fitted."""
-        return HalsFitter(self.objective, self.parameters.start.init, WHOLE_GAIN if self.whole else GAIN)
+        gain = WHOLE_GAIN if self.whole else GAIN
+        return HalsFitter(self.objective, self.parameters.start.init, gain, self.size or 1 << 62)
 
     def first_pass(self, state: RunState) -> Stage:
         """The pass that updates H on the way."""

@@ -21,6 +21,8 @@ FIRST = fro.Effort(10, 1e-3)
 MORE, ROUND, FALLING = 1000, 20, 0.9
 """Exact data: at most so many more iterations, in rounds that are to lower the loss by a tenth."""
 TALL = 4096
+NEGLIGIBLE = {"float32": 1e-8, "float64": 1e-12}
+"""Of ½‖X‖²: what exact data leave after some iterations."""
 GAIN, WHOLE_GAIN, EVERY = 1e-3, 1e-4, 5
 """Share by which the leader's loss is to fall in so many iterations; less is left to the passes.
 
@@ -57,6 +59,16 @@ class Rows:
         """The loss below which it and the sums have to come from residuals."""
         return fro.PRECISE_BELOW[self.blocks[0].dtype.name] * self.half_square
 
+    @property
+    def negligible(self) -> float:
+        """The loss below which data are of low rank: no start is better than another."""
+        return NEGLIGIBLE[self.blocks[0].dtype.name] * self.half_square
+
+    @property
+    def nothing(self) -> float:
+        """The loss that the rounding of X alone leaves."""
+        return float(np.finfo(self.blocks[0].dtype).eps) ** 2 * self.half_square
+
 
 @dataclass
 class Run:
@@ -82,6 +94,8 @@ class HalsFitter(Fitter):
     objective: Objective
     init: str | None = None
     gain: float = GAIN
+    size: int = 1 << 62
+    """Rows of the largest sample."""
 
     @property
     def n_components(self) -> int:
@@ -101,7 +115,7 @@ class HalsFitter(Fitter):
         rows = Rows.of(X, block_rows, self.n_components, executor)
         p = self.objective.penalties(X.shape[1], X.shape[0])
         runs = [Run(Track.at(H), [None] * len(rows.blocks)) for H in starts]
-        going, before = runs, np.inf
+        going, before, whole = runs, np.inf, X.shape[0] >= self.size
         for i in range(iterations):
             if i and i % EVERY == 0:
                 lead = min(r.best for r in going)
@@ -109,12 +123,14 @@ class HalsFitter(Fitter):
                     break
                 before = lead
                 going = ahead(runs, going, bar * X.shape[0], (iterations - i) / EVERY)
-                if not going:
+                if lead <= rows.negligible:
+                    going = [min(runs, key=lambda r: r.best)]
+                if not going or (lead <= rows.negligible and whole):
                     break
             alternate(rows, going, p, FIRST if i == 0 else fro.WARM, executor)
             if i + 1 < iterations:
                 self._revive(rows.blocks, going, executor)
-        return [Candidate(r.best_H, r.best / max(1, X.shape[0])) for r in going]
+        return [Candidate(r.best_H, r.best / max(1, X.shape[0]), whole and r.best <= rows.negligible) for r in going]
 
     def finish(self, X: Matrix, winner: Candidate, block_rows: int, executor: Executor) -> Candidate:
         """See `Fitter.finish`: where the data are all but exactly of low rank, as long as the loss falls fast."""
@@ -129,7 +145,7 @@ class HalsFitter(Fitter):
             before = run.best
             for i in range(ROUND):
                 alternate(rows, [run], p, FIRST if done + i == 0 else fro.WARM, executor)
-            if not 0 < run.best <= FALLING * before:
+            if not rows.nothing < run.best <= FALLING * before:
                 break
         found = Candidate(run.best_H, run.best / max(1, X.shape[0]))
         return found if found.loss < winner.loss else winner

@@ -108,3 +108,17 @@ def test_a_late_spectral_start_that_cannot_win_leaves_the_winner() -> None:
     winner = tournament.Candidate(random_H(X, 3, 0, 1)[0], 0.0)  # a loss that nobody comes below
     level, fitter = Level(400, 60, 0, True), hals_sample.HalsFitter(Objective(3, 2.0))
     assert tournament.play(level, X, [winner], fitter, 0, 256, SerialExecutor()) == [winner]
+
+
+@pytest.mark.parametrize("size", [200, 800])
+def test_where_data_are_of_low_rank_one_start_is_enough(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.RandomState(0)
+    X = rng.gamma(0.5, size=(200, 2)) @ rng.gamma(0.5, size=(2, 20))
+    starts, found = random_H(X, 6, 0, 8), []
+    for negligible in (hals_sample.NEGLIGIBLE, {"float64": 0.0}):
+        monkeypatch.setattr(hals_sample, "NEGLIGIBLE", negligible)
+        fitter = hals_sample.HalsFitter(Objective(6, 2.0), None, 0.0, size)
+        found.append(fitter.fit_rows(X, starts, 400, 256, SerialExecutor()))
+    ((one,), all_) = found
+    assert one.enough is (size == 200) and len(all_) > 1
+    assert one.loss <= 1e-12 * 0.5 * (X**2).sum() / len(X)
