@@ -115,7 +115,7 @@ def test_where_data_are_of_low_rank_one_start_is_enough(size: int, monkeypatch: 
     rng = np.random.RandomState(0)
     X = rng.gamma(0.5, size=(200, 2)) @ rng.gamma(0.5, size=(2, 20))
     starts, found = random_H(X, 6, 0, 8), []
-    for negligible in (hals_sample.NEGLIGIBLE, {"float64": 0.0}):
+    for negligible in (hals_sample.NEGLIGIBLE, {"float64": -1.0}):
         monkeypatch.setattr(hals_sample, "NEGLIGIBLE", negligible)
         fitter = hals_sample.HalsFitter(Objective(6, 2.0), None, 0.0, size)
         found.append(fitter.fit_rows(X, starts, 400, 256, SerialExecutor()))
