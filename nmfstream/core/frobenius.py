@@ -84,10 +84,12 @@ def gram(H: Array, l2: float = 0.0) -> Array:
     return G
 
 
-def solve_rows(C: Array, H: Array, G: Array, p: Penalties, effort: Effort, W: Array | None = None) -> Array:
+def solve_rows(
+    C: Array, G: Array, p: Penalties, effort: Effort, W: Array | None = None, inverse: Array | None = None
+) -> Array:
     """Rows of W for C = XHᵀ and G = HHᵀ + l2·I, from W or from the clipped least-squares start."""
     linear = C - C.dtype.type(p.l1_W) if p.l1_W else C
-    start = clipped_least_squares(linear, G) if W is None else W
+    start = clipped_least_squares(linear, G, inverse) if W is None else W
     return descend(linear, G, start, effort.sweeps, effort.tol)
 
 
@@ -149,17 +151,21 @@ def own_sums(W: Array, C: Array, G: Array, p: Penalties) -> Sums:
     return Sums(A, np.zeros((0, 0)), float(W64.sum()), half)
 
 
-def row_sums(X: Matrix, H: Array, G: Array, p: Penalties, effort: Effort) -> tuple[Array, Sums]:
+def row_sums(
+    X: Matrix, H: Array, G: Array, p: Penalties, effort: Effort, inverse: Array | None = None
+) -> tuple[Array, Sums]:
     """Solve a block's rows; their statistics without WᵀX."""
     C = times_Ht(X, H)
-    W = solve_rows(C, H, G, p, effort)
+    W = solve_rows(C, G, p, effort, inverse=inverse)
     return W, own_sums(W, C, G, p)
 
 
-def block_sums(X: Matrix, H: Array, G: Array, p: Penalties, effort: Effort, *, precise: bool) -> tuple[Array, Sums]:
+def block_sums(
+    X: Matrix, H: Array, G: Array, p: Penalties, effort: Effort, inverse: Array | None = None, *, precise: bool
+) -> tuple[Array, Sums]:
     """Solve a block's rows and give all their statistics."""
     if not precise:
-        W, sums = row_sums(X, H, G, p, effort)
+        W, sums = row_sums(X, H, G, p, effort, inverse)
         sums.B = Wt_times(W, X)
         return W, sums
     W, WtR, half = solve_exactly(X, H, p)

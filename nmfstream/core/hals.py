@@ -23,6 +23,7 @@ from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
 from nmfstream.core.reduction import add_WtX, by_stripes, in_order
 from nmfstream.core.revival import RevivingPass
 from nmfstream.core.state import RunState
+from nmfstream.core.sweeps import ridge_inverse
 from nmfstream.core.tournament import Fitter, random_H, sample_blocks
 from nmfstream.errors import UsageError
 from nmfstream.types import Array, Matrix
@@ -141,12 +142,16 @@ def block_map(
     """The map and the ordered reduction of one batch."""
     k, m = H.shape
     G = fro.gram(H, p.l2_W)
+    inverse = ridge_inverse(G)
     out = fro.Sums.zero(k, m)
     whole = precise or not by_stripes(k, m)
 
     def solve(block: Block) -> tuple[Array, fro.Sums]:
         with block.reading() as X:
-            done = fro.block_sums(X, H, G, p, effort, precise=precise) if whole else fro.row_sums(X, H, G, p, effort)
+            if whole:
+                done = fro.block_sums(X, H, G, p, effort, inverse, precise=precise)
+            else:
+                done = fro.row_sums(X, H, G, p, effort, inverse)
             if squares:
                 done[1].square = 0.5 * sum_of_squares(X)
             return done

@@ -236,7 +236,7 @@ def solve_all(
 def _rows(
     X: Matrix, C: Array, H: Array, G: Array, p: Penalties, effort: fro.Effort, W: Array | None, precise: bool
 ) -> tuple[Array, fro.Sums]:
-    W = fro.solve_rows(C, H, G, p, effort, W)
+    W = fro.solve_rows(C, G, p, effort, W)
     if precise:
         W, WtR, half = fro.refine(X, W, H, G, p)
         s = fro.own_sums(W, C, G, p)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from nmfstream.core.kernels.sweeps import clipped_least_squares, coordinate_sweeps
+from nmfstream.core.kernels.sweeps import clipped_least_squares, coordinate_sweeps, ridge_inverse
 from nmfstream.types import Array
 
 COMPILED_WORK = 1 << 10
 """Small, since a fit sweeps some hundred times."""
 
-__all__ = ["clipped_least_squares", "descend"]
+__all__ = ["clipped_least_squares", "descend", "ridge_inverse"]
 
 
 def descend(C: Array, G: Array, W: Array, sweeps: int, tol: float) -> Array:

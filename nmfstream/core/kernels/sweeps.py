@@ -17,19 +17,21 @@ COMPILED_WORK = 1 << 16
 """Rows times components squared from which compiled code pays."""
 
 
-def clipped_least_squares(C: Array, G: Array) -> Array:
+def clipped_least_squares(C: Array, G: Array, inverse: Array | None = None) -> Array:
     """max(0, C (G + εI)⁻¹), each row scaled to its best multiple: the start of a cold solve.
 
     Parameters
     ----------
     C : ndarray of shape (n_rows, n_components)
     G : ndarray of shape (n_components, n_components)
+    inverse : ndarray of shape (n_components, n_components), optional
+        `ridge_inverse` of G, where it is at hand.
 
     Returns
     -------
     ndarray of shape (n_rows, n_components), in C's dtype
     """
-    return _scaled(C, G.astype(C.dtype), clipped_solution(C, ridge_inverse(G)))
+    return _scaled(C, G.astype(C.dtype), clipped_solution(C, ridge_inverse(G) if inverse is None else inverse))
 
 
 def ridge_inverse(G: Array) -> Array:
