@@ -32,7 +32,7 @@ FITS = {
     "hals": ("--max-iter", "2"),
     "hals nndsvd": ("--max-iter", "1", "--init", "nndsvd"),
     "kl": ("--max-iter", "1", "--beta-loss", "1", "--sample-rows", "1000"),
-    "1.5": ("--max-iter", "1", "--beta-loss", "1.5", "--sample-rows", "1000"),
+    "1.5": ("--max-iter", "1", "--beta-loss", "1.5", "--sample-rows", "200", "--n-init", "1"),
 }
 
 
