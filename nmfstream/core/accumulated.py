@@ -25,7 +25,7 @@ from nmfstream.core.parameters import Parameters
 from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
 from nmfstream.core.rowsolve import row_solver
 from nmfstream.core.state import RunState
-from nmfstream.core.tournament import Candidate, Fitter, random_H
+from nmfstream.core.tournament import Candidate, Fitter, Heat, random_H
 from nmfstream.types import Array, Matrix
 
 FLOOR = 1e-3
@@ -95,7 +95,7 @@ class Accumulated(FewPass[AccumulatedState]):
         self, own: AccumulatedState, H: Array, X: Matrix, loss: float, block_rows: int, executor: Executor
     ) -> dict[str, Any]:
         """The winner, nowhere locked at zero, and its sums on the sample."""
-        H = np.maximum(H, H.dtype.type(FLOOR * float(H.mean()))) if self.objective.l1_ratio == 0 else H
+        H = lifted(H) if self.objective.l1_ratio == 0 else H
         terms = terms_of(self.model, Batch(0, X, block_rows).blocks(), H, executor)
         return {"H": H} | self.of_sample(terms.A, terms.B, X.shape[0])
 
@@ -230,6 +230,11 @@ class FullPass(AccumulatedPass, GuardedPass[AccumulatedState]):
         self.close(0.0, A.sum(axis=1), lambda: (safe, bold(Hy, safe)), as_it_is)
 
 
+def lifted(H: Array) -> Array:
+    """H without what is zero or nearly so."""
+    return np.asarray(np.maximum(H, H.dtype.type(FLOOR * float(H.mean()))))
+
+
 def as_it_is(H: Array) -> tuple[Array, Array]:
     """H, whose rows need no common scale here."""
     return H, np.ones(len(H))
@@ -250,21 +255,12 @@ class MuFitter(Fitter):
 
     def movable(self, H: Array) -> Array:
         """See `Fitter.movable`: nowhere zero, where a multiplicative update would stay."""
-        lifted: Array = np.maximum(H, H.dtype.type(FLOOR * float(H.mean())))
-        return lifted
+        return lifted(H)
 
-    def fit_rows(
-        self,
-        X: Matrix,
-        starts: Sequence[Array],
-        iterations: int,
-        block_rows: int,
-        executor: Executor,
-        bar: float = math.inf,
-    ) -> list[Candidate]:
+    def fit_rows(self, X: Matrix, starts: Sequence[Array], heat: Heat, executor: Executor) -> list[Candidate]:
         """See `Fitter.fit_rows`."""
-        blocks = Batch(0, X, min(block_rows, max(128, -(-X.shape[0] // 8)))).blocks()
-        return [self._fit(blocks, H, STEPS_AN_ITERATION * iterations, executor) for H in starts]
+        blocks = Batch(0, X, min(heat.block_rows, max(128, -(-X.shape[0] // 8)))).blocks()
+        return [self._fit(blocks, H, STEPS_AN_ITERATION * heat.iterations, executor) for H in starts]
 
     def _fit(self, blocks: list[Block], H: Array, steps: int, executor: Executor) -> Candidate:
         model = self.model

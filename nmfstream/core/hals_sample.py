@@ -14,7 +14,7 @@ from nmfstream.core.parameters import Objective, Penalties
 from nmfstream.core.products import Wt_times, sum_of_squares, times_Ht
 from nmfstream.core.protocols import Batch, Block, Executor
 from nmfstream.core.reduction import add_WtX, by_stripes, in_order
-from nmfstream.core.tournament import Candidate, Fitter, ahead, sample_blocks
+from nmfstream.core.tournament import Candidate, Fitter, Heat, ahead, sample_blocks
 from nmfstream.types import Array, Matrix
 
 FIRST = fro.Effort(10, 1e-3)
@@ -102,33 +102,25 @@ class HalsFitter(Fitter):
         """See `Fitter.n_components`."""
         return self.objective.n_components
 
-    def fit_rows(
-        self,
-        X: Matrix,
-        starts: Sequence[Array],
-        iterations: int,
-        block_rows: int,
-        executor: Executor,
-        bar: float = np.inf,
-    ) -> list[Candidate]:
+    def fit_rows(self, X: Matrix, starts: Sequence[Array], heat: Heat, executor: Executor) -> list[Candidate]:
         """See `Fitter.fit_rows`."""
-        rows = Rows.of(X, block_rows, self.n_components, executor)
+        rows = Rows.of(X, heat.block_rows, self.n_components, executor)
         p = self.objective.penalties(X.shape[1], X.shape[0])
         runs = [Run(Track.at(H), [None] * len(rows.blocks)) for H in starts]
         going, before, whole = runs, np.inf, X.shape[0] >= self.size
-        for i in range(iterations):
+        for i in range(heat.iterations):
             if i and i % EVERY == 0:
                 lead = min(r.best for r in going)
                 if before - lead < self.gain * lead:
                     break
                 before = lead
-                going = ahead(runs, going, bar * X.shape[0], (iterations - i) / EVERY)
+                going = ahead(runs, going, heat.bar * X.shape[0], (heat.iterations - i) / EVERY)
                 if lead <= rows.negligible:
                     going = [min(runs, key=lambda r: r.best)]
                 if not going or (lead <= rows.negligible and whole):
                     break
             alternate(rows, going, p, FIRST if i == 0 else fro.WARM, executor)
-            if i + 1 < iterations:
+            if i + 1 < heat.iterations:
                 self._revive(rows.blocks, going, executor)
         return [Candidate(r.best_H, r.best / max(1, X.shape[0]), whole and r.best <= rows.negligible) for r in going]
 

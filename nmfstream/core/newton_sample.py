@@ -12,7 +12,7 @@ from nmfstream.core import divergence as kl
 from nmfstream.core.kernels.sparse_products import transposed
 from nmfstream.core.parameters import Objective, Penalties
 from nmfstream.core.protocols import Executor
-from nmfstream.core.tournament import Candidate, Fitter, ahead, sample_blocks
+from nmfstream.core.tournament import Candidate, Fitter, Heat, ahead, sample_blocks
 from nmfstream.types import CSR, Array, Matrix
 
 STRIPES = 16
@@ -128,27 +128,19 @@ class NewtonFitter(Fitter):
         """See `Fitter.n_components`."""
         return self.objective.n_components
 
-    def fit_rows(
-        self,
-        X: Matrix,
-        starts: Sequence[Array],
-        iterations: int,
-        block_rows: int,
-        executor: Executor,
-        bar: float = np.inf,
-    ) -> list[Candidate]:
+    def fit_rows(self, X: Matrix, starts: Sequence[Array], heat: Heat, executor: Executor) -> list[Candidate]:
         """See `Fitter.fit_rows`."""
-        rows = Rows.of(X, block_rows, self.n_components)
+        rows = Rows.of(X, heat.block_rows, self.n_components)
         p = self.objective.penalties(X.shape[1], X.shape[0])
         own = sum(executor.map(lambda j: kl.own_divergence(rows.block(j)), range(len(rows.blocks))))
         runs = [self._begun(rows, start) for start in starts]
         going, alone, at_first = list(runs), len(runs) == 1, np.inf
-        for i in range(iterations):
+        for i in range(heat.iterations):
             self._solve_W(rows, going, p, FIRST if i == 0 else SWEEPS_W, own, executor)
             fall = max(run.fall for run in going)
             at_first = fall if i == 1 else at_first
             if i and i % EVERY == 0:
-                going = ahead(runs, going, bar * rows.n, (iterations - i) / EVERY)
+                going = ahead(runs, going, heat.bar * rows.n, (heat.iterations - i) / EVERY)
             if fall <= self.settled or not going:
                 break
             self._solve_H(rows, going, p, executor)

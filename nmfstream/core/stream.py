@@ -109,7 +109,7 @@ class StreamStage:
         judged = np.arange(X.shape[0]) % JUDGES == JUDGES - 1
         fit, judge = (X, X) if whole or not judged.any() else (sample.take(X, ~judged), sample.take(X, judged))
         block_rows = max(64, fit.shape[0] // 8)
-        polished = self.solver.fitter().fit_rows(fit, [H], POLISHING, block_rows, executor)[0].H
+        polished = self.solver.fitter().fit_rows(fit, [H], tournament.Heat(POLISHING, block_rows), executor)[0].H
         others = [polished, self._fitted(fit, block_rows, executor)]
         candidates = [H, *(self.solver.unit(other) for other in others)]
         losses = [self.solver.judge(judge, h, block_rows, executor) for h in candidates]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,24 @@ class Candidate:
     """More rows changed it so little that the levels after this one are not worth their time."""
 
 
+class Heat(NamedTuple):
+    """How starts are fitted to rows.
+
+    Attributes
+    ----------
+    iterations : int
+        Alternations of W and H at most.
+    block_rows : int
+        Rows a block at most.
+    bar : float
+        Objective a row that a start has to come below.
+    """
+
+    iterations: int
+    block_rows: int
+    bar: float = math.inf
+
+
 class Fitter(Protocol):
     """What the tournament asks of a divergence."""
 
@@ -49,15 +67,7 @@ class Fitter(Protocol):
         """The kind of NNDSVD that was asked for, if one was."""
         ...
 
-    def fit_rows(
-        self,
-        X: Matrix,
-        starts: Sequence[Array],
-        iterations: int,
-        block_rows: int,
-        executor: Executor,
-        bar: float = math.inf,
-    ) -> list[Candidate]:
+    def fit_rows(self, X: Matrix, starts: Sequence[Array], heat: Heat, executor: Executor) -> list[Candidate]:
         """Alternate W and H from each start; what comes back of one alone is no worse than what it reached at best.
 
         Starts that fell behind or came to where another is (see `ahead`) may be missing from what comes back.
@@ -66,11 +76,8 @@ class Fitter(Protocol):
         ----------
         X : Matrix
         starts : sequence of ndarray, shape (n_components, n_features)
-        iterations : int
-        block_rows : int
+        heat : Heat
         executor : Executor
-        bar : float
-            Objective a row that a start has to come below.
         """
         ...
 
@@ -98,10 +105,10 @@ def play(
     rows, k = level_rows(X, level.rows), fitter.n_components
     new = [fitter.movable(spectral_H(rows, k, seed, fitter.init, executor))] if level.spectral else []
     if level.spectral and before:
-        late = fitter.fit_rows(rows, new, level.iterations, block_rows, executor, before[0].loss)
+        late = fitter.fit_rows(rows, new, Heat(level.iterations, block_rows, before[0].loss), executor)
         return _best([*before, *late], 1)
     starts = [*new, *([c.H for c in before] or random_H(rows, k, seed, level.starts))]
-    fitted = fitter.fit_rows(rows, starts, level.iterations, block_rows, executor)
+    fitted = fitter.fit_rows(rows, starts, Heat(level.iterations, block_rows), executor)
     return _best(fitted, kept_of(len(starts)))
 
 

@@ -65,7 +65,7 @@ def test_a_fit_of_many_rows_ends_once_it_is_settled(monkeypatch: pytest.MonkeyPa
     for settled in (0.0, newton_sample.SETTLED):
         judged.clear()
         fitter = newton_sample.NewtonFitter(Objective(4, 1.0), None, settled)
-        best = fitter.fit_rows(X, tournament.random_H(X, 4, 0, 1), 60, 256, SerialExecutor())[0]
+        best = fitter.fit_rows(X, tournament.random_H(X, 4, 0, 1), tournament.Heat(60, 256), SerialExecutor())[0]
         found.append((len(judged), best.loss))
     assert found[0][0] == 61
     assert found[1][0] < 45

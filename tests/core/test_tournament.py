@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nmfstream.core import hals_sample, newton_sample, tournament
 from nmfstream.core.parameters import Objective
 from nmfstream.core.sample import Level
-from nmfstream.core.tournament import BLOCK_WORK, LEAST_ROWS, SAME, ahead, random_H, sample_blocks
+from nmfstream.core.tournament import BLOCK_WORK, LEAST_ROWS, SAME, Heat, ahead, random_H, sample_blocks
 from nmfstream.run.executors import SerialExecutor
 
 
@@ -85,7 +85,7 @@ def test_of_starts_that_come_to_the_same_one_goes_on(beta: float, monkeypatch: p
     starts = random_H(X, 1, 0, 8)
     for look in (ahead, lambda runs, going, bar, left: list(going)):
         monkeypatch.setattr(module, "ahead", look)
-        found.append(fitter.fit_rows(X, starts, 30, 256, SerialExecutor()))
+        found.append(fitter.fit_rows(X, starts, Heat(30, 256), SerialExecutor()))
     assert [len(candidates) for candidates in found] == [1, 8]
     assert found[0][0].loss == pytest.approx(min(c.loss for c in found[1]), rel=1e-5)
 
@@ -97,9 +97,9 @@ def test_one_that_cannot_come_below_the_bar_is_given_up(beta: float) -> None:
     )
     X = counts()
     start = random_H(X, 6, 0, 1)
-    (alone,) = fitter.fit_rows(X, start, 60, 256, SerialExecutor())
-    assert fitter.fit_rows(X, start, 60, 256, SerialExecutor(), 0.5 * alone.loss) == []
-    (below,) = fitter.fit_rows(X, start, 60, 256, SerialExecutor(), 1.01 * alone.loss)
+    (alone,) = fitter.fit_rows(X, start, Heat(60, 256), SerialExecutor())
+    assert fitter.fit_rows(X, start, Heat(60, 256, 0.5 * alone.loss), SerialExecutor()) == []
+    (below,) = fitter.fit_rows(X, start, Heat(60, 256, 1.01 * alone.loss), SerialExecutor())
     assert below.loss == alone.loss and np.array_equal(below.H, alone.H)
 
 
@@ -118,7 +118,7 @@ def test_where_data_are_of_low_rank_one_start_is_enough(size: int, monkeypatch: 
     for negligible in (hals_sample.NEGLIGIBLE, {"float64": -1.0}):
         monkeypatch.setattr(hals_sample, "NEGLIGIBLE", negligible)
         fitter = hals_sample.HalsFitter(Objective(6, 2.0), None, 0.0, size)
-        found.append(fitter.fit_rows(X, starts, 400, 256, SerialExecutor()))
+        found.append(fitter.fit_rows(X, starts, Heat(400, 256), SerialExecutor()))
     ((one,), all_) = found
     assert one.enough is (size == 200) and len(all_) > 1
     assert one.loss <= 1e-12 * 0.5 * (X**2).sum() / len(X)
