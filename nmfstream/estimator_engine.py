@@ -59,8 +59,6 @@ class SharingExecutor:
 
 @cache
 def _blas() -> Any:
-    # Both libraries are loaded before they are looked for.
-    import scipy.linalg  # noqa: F401
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")

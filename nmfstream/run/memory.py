@@ -262,7 +262,6 @@ def libraries(kernels: int, problem: Problem) -> dict[str, int]:
     kernels : int
         Bytes of compiled kernels; 0 where the compiler is not called.
     """
-    import scipy.linalg  # noqa: F401
     import threadpoolctl  # noqa: F401
 
     if kernels:

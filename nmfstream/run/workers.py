@@ -31,9 +31,7 @@ def workers(threads: int | None = None, stop: Stop = never) -> Iterator[tuple[Po
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Numpy's and scipy's BLAS on one thread each; what was set before comes back at the end."""
-    # Loaded first: a library that is loaded later would keep all its threads.
-    import scipy.linalg  # noqa: F401
+    """BLAS on one thread; what was set before comes back at the end."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1, user_api="blas"):

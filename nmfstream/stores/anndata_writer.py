@@ -11,7 +11,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numcodecs import VLenUTF8, Zstd
 
 from nmfstream.storage import durable
 
@@ -52,6 +51,8 @@ def name_hdf5(store: h5py.File, dataset: str, names: Sequence[str] | None, n_row
 
 def name_zarr(root: Path, dataset: str, names: Sequence[str] | None, n_rows: int) -> None:
     """Add names to a store in progress; see `name_hdf5`."""
+    from numcodecs import VLenUTF8, Zstd
+
     from nmfstream.stores.zarr_writer import array_metadata, encode, group_metadata, write_json
 
     if names is None or dataset != MATRIX:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numcodecs import Zstd
 
 from nmfstream.errors import NmfstreamError
 from nmfstream.storage import durable
@@ -61,13 +60,19 @@ def write_json(path: Path, content: dict[str, Any], *, overwrite: bool = False) 
 def encode(chunk: Array) -> bytes:
     """A chunk's bytes as `array_metadata` says."""
     plain = np.ascontiguousarray(chunk).astype(chunk.dtype.newbyteorder("<"), copy=False)
-    return bytes(Zstd(**_ZSTD).encode(plain.reshape(-1).view(np.uint8)))
+    return bytes(_zstd().encode(plain.reshape(-1).view(np.uint8)))
 
 
 def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """The inverse of `encode`."""
-    plain = np.frombuffer(bytes(Zstd(**_ZSTD).decode(data)), dtype.newbyteorder("<"))
+    plain = np.frombuffer(bytes(_zstd().decode(data)), dtype.newbyteorder("<"))
     return plain.reshape(shape).astype(dtype)
+
+
+def _zstd() -> Any:
+    from numcodecs import Zstd
+
+    return Zstd(**_ZSTD)
 
 
 class ChunkFolder:
