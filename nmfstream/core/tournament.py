@@ -107,7 +107,7 @@ def play(
     if level.spectral and before:
         late = fitter.fit_rows(rows, new, Heat(level.iterations, block_rows, before[0].loss), executor)
         return _best([*before, *late], 1)
-    starts = [*new, *([c.H for c in before] or random_H(rows, k, seed, level.starts))]
+    starts = [*new, *([c.H for c in before] or _drawn(rows, fitter, seed, level.starts))]
     fitted = fitter.fit_rows(rows, starts, Heat(level.iterations, block_rows), executor)
     return _best(fitted, kept_of(len(starts)))
 
@@ -159,6 +159,21 @@ def _same(run: Racer, other: Racer) -> bool:
 
 def _best(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     return sorted(candidates, key=lambda c: c.loss if np.isfinite(c.loss) else np.inf)[:count]
+
+
+def _drawn(X: Matrix, fitter: Fitter, seed: int, count: int) -> list[Array]:
+    """Random starts; of no more rows than components the rows themselves, which leave nothing to fit."""
+    k, few = fitter.n_components, X.shape[0] <= fitter.n_components and fitter.init is None
+    starts = random_H(X, k, seed, 1 if few else count)
+    if not few:
+        return starts
+    rows = X.toarray() if isinstance(X, CSR) else X
+    largest = rows.max(axis=1, initial=0, keepdims=True)
+    some = np.flatnonzero(largest)
+    if len(some):
+        each = some[np.arange(k) % len(some)]
+        starts[0][:] = fitter.movable(rows[each] / largest[each] * starts[0].max())
+    return starts
 
 
 def random_H(X: Matrix, n_components: int, seed: int, count: int) -> list[Array]:

@@ -122,3 +122,19 @@ def test_where_data_are_of_low_rank_one_start_is_enough(size: int, monkeypatch: 
     ((one,), all_) = found
     assert one.enough is (size == 200) and len(all_) > 1
     assert one.loss <= 1e-12 * 0.5 * (X**2).sum() / len(X)
+
+
+@pytest.mark.parametrize("k", [8, 11])
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("beta", [2.0, 1.0])
+def test_rows_that_are_no_more_than_components_are_reproduced(beta: float, sparse: bool, k: int) -> None:
+    X = (counts()[:8] + (0 if sparse else 0.1)).astype(np.float64)
+    X[3] = 0
+    module: Any = hals_sample.HalsFitter if beta == 2 else newton_sample.NewtonFitter
+    rows, level = as_csr(X) if sparse else X, Level(8, 20, 8, False)
+    drawn = module(Objective(k, beta)).fit_rows(rows, random_H(X, k, 0, 8), Heat(20, 64), SerialExecutor())
+    (ours,) = tournament.play(level, rows, [], module(Objective(k, beta)), 0, 64, SerialExecutor())
+    assert ours.H.min() >= 0 and ours.H.max(axis=1).min() > 0
+    assert ours.loss <= 1e-8 * (X**2 if beta == 2 else X).sum() < 100 * min(c.loss for c in drawn)
+    asked = tournament.play(level, rows, [], module(Objective(k, beta), "random"), 0, 64, SerialExecutor())
+    assert len(asked) == 4
