@@ -199,7 +199,7 @@ def decoding_bytes(layout: Layout, threads: int) -> int:
     return int(threads * (RETAINED + DECODING * layout.task_bytes))
 
 
-DECODING = 2.5
+DECODING = 2.0
 """A stored and a decoded chunk are in hand, the ones before them not returned yet."""
 RETAINED = 2 * MiB
 

@@ -13,7 +13,16 @@ def power_sum(X: Matrix, beta: float) -> float:
     φ is x²/2 for β = 2, x·log x - x for β = 1, -log x - 1 for β = 0, else x^β / (β(β-1)); zeros add nothing for
     β > 0.
     """
-    x = np.asarray(X.values if isinstance(X, CSR) else X.ravel(), np.float64)
+    values = X.values if isinstance(X, CSR) else X.ravel()
+    pieces = (values[a : a + PIECE].astype(np.float64, copy=False) for a in range(0, len(values), PIECE))
+    return sum(_power_sum(piece, beta) for piece in pieces)
+
+
+PIECE = 1 << 16
+"""Values that are worked on at a time, in the second-level cache."""
+
+
+def _power_sum(x: Array, beta: float) -> float:
     if beta == 2:
         return float(x @ x) / 2
     if beta == 1:

@@ -94,10 +94,10 @@ def _times(
     name: str, solver: Any, problem: Problem, parameters: Parameters, reservoir: int, threads: int
 ) -> list[dict[str, int]]:
     """What is there while a batch is learnt from, while its rows are fitted as a sample, and at the end."""
-    k, batch = parameters.objective.n_components, parameters.schedule.batch_size
+    k, beta, batch = parameters.objective.n_components, parameters.objective.beta, parameters.schedule.batch_size
     width, scratch = int(row_bytes(problem)), _scratch(name, problem, parameters, threads)
     kept = {"reservoir": reservoir * width}
-    learning = {**W_of_batch(problem, batch, k), **working(name, problem, k, batch, threads), **scratch}
+    learning = {**W_of_batch(problem, batch, k), **working(name, problem, k, beta, batch, threads), **scratch}
     times = [{**learning, **kept}, {"reservoir": (LET_IN * reservoir + batch) * width} if reservoir else {}]
     if reservoir and parameters.start.sample_rows != 0:
         from nmfstream.core.stream import levels

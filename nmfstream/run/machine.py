@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 LARGEST_DEFAULT = 4 << 30
 
@@ -41,6 +42,19 @@ def peak() -> int:
     return resident()
 
 
+def give_back_freed() -> None:
+    """Have the C library return what was freed, so that `resident` says what is in use; glibc alone can."""
+    trim = _of_libc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _of_libc(name: str) -> Any:
+    import ctypes
+
+    return getattr(ctypes.CDLL(None), name, None)
+
+
 LARGE = 8 << 20
 """Bytes from which an allocation is given back to the system as soon as it is freed."""
 
@@ -50,9 +64,7 @@ def give_back_memory() -> None:
 
     For processes that are all ours. Where the library has no ``mallopt``, nothing happens.
     """
-    import ctypes
-
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _of_libc("mallopt")
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LARGE)
         mallopt(M_TRIM_THRESHOLD, LARGE)

@@ -23,19 +23,19 @@ from nmfstream.core.sample import Level
 from nmfstream.machine_code import compiling_bytes, make, missing, prepare
 from nmfstream.model import Model
 from nmfstream.plan import Demand, Layout, MemoryPlan, Pass, plan_memory
-from nmfstream.run.machine import default_memory, resident
+from nmfstream.run.machine import default_memory, give_back_freed, resident
 from nmfstream.run.opening import Data
 from nmfstream.run.pipeline import layout_of
 from nmfstream.run.solving import UNIT_BLOCKS
 from nmfstream.run.workers import n_threads
 
 MiB = 1 << 20
-RUNNING = 10 * MiB
+RUNNING = 16 * MiB
 """Modules that a run still loads, and its threads."""
 KERNELS = {"mu": 2 * MiB, "hals": 7 * MiB, "newton": 14 * MiB, "accumulated": 12 * MiB, "rows": 6 * MiB}
 """Compiled kernels as they are loaded, by solver and where rows are solved at one H."""
-SPARSE = 14 * MiB
-"""What sorting and checking sparse rows load."""
+SPARSE = 20 * MiB
+"""What sorting and checking sparse rows load, and leave in the allocator's hands."""
 STATES = {"mu": 6, "hals": 10, "newton": 12, "accumulated": 14}
 """Matrices of H's shape in float64 that a solver holds at its peak, partial sums included."""
 
@@ -62,7 +62,7 @@ def fit_memory(
     block = block_rows(problem, k, batch) if problem.nnz is None and getattr(solver, "by_block", False) else None
 
     def learning(rows: int) -> Pass:
-        return Pass(rows, {**W_of_batch(problem, rows, k), **working(name, problem, k, rows, threads)}, block)
+        return Pass(rows, {**W_of_batch(problem, rows, k), **working(name, problem, k, beta, rows, threads)}, block)
 
     steps = {batch, min(getattr(solver, "step_rows", batch), problem.n_samples or batch)}
     passes = [*map(learning, sorted(steps)), *(Pass(unit) for unit in stages)]
@@ -157,8 +157,13 @@ def expected_rows(problem: Problem, n_components: int, beta: float) -> bool:
 def row_scratch(problem: Problem, n_components: int, beta: float, threads: int) -> dict[str, int]:
     """What solving rows for a fixed H takes: tiles in float64 on every thread."""
     rows = tile_rows(np.broadcast_to(0.0, (n_components, problem.n_features)))
-    numbers = 2 * problem.n_features if beta == 2 else 6 * problem.n_features + 2 * n_components**2
+    squares = 0 if beta == 2 else 2 * n_components**2
+    numbers = ROW_ARRAYS.get(beta, DIVERGENCE_ARRAYS) * problem.n_features + squares
     return {"tiles of rows": threads * rows * numbers * 8}
+
+
+ROW_ARRAYS, DIVERGENCE_ARRAYS = {2.0: 2, 1.0: 6}, 11
+"""Arrays of a tile's shape in hand at once, by β: the last for all others."""
 
 
 def _initial_units(solver: Solver) -> list[int]:
@@ -166,20 +171,20 @@ def _initial_units(solver: Solver) -> list[int]:
     return [] if initialization is None or not initialization.stages else [initialization.unit]
 
 
-def working(name: str, problem: Problem, n_components: int, batch: int, threads: int) -> dict[str, int]:
-    """What a batch is turned into: nonzeros both ways for Kullback-Leibler."""
+def working(name: str, problem: Problem, n_components: int, beta: float, batch: int, threads: int) -> dict[str, int]:
+    """What a batch is turned into: nonzeros both ways for Kullback-Leibler, tiles where rows are solved one by one."""
+    if name == "accumulated":
+        return row_scratch(problem, n_components, beta, threads)
     if name != "newton":
         return {}
     rows = min(batch, problem.n_samples or batch)
     both = _both_ways(problem, rows, threads)
     if by_stripes(n_components, problem.n_features):
         both = max(both, STRIPED * rows * _nonzero_bytes(problem))
-    by_rows = 0.0 if _held(problem, rows) else BY_ROWS * rows * _nonzero_bytes(problem)
+    by_rows = 0.0 if _held(problem, rows) else rows * _nonzero_bytes(problem)
     return {"nonzeros of a batch": int(by_rows + both)}
 
 
-BY_ROWS = 1.2
-"""The nonzeros of a dense batch, and what picking them out takes."""
 STRIPED = 2.0
 """Ratios and their squares by columns, where H is large."""
 
@@ -214,16 +219,19 @@ def sample_bytes(
 
     def at(level: Level) -> float:
         copied = level.rows * width if level.rows < size else 0.0
-        W = (
-            3
-            * level.rows
-            * n_components
-            * problem.dtype.itemsize
-            * max(1, level.starts + (level.spectral and level.starts > 0))
-        )
-        return copied + W + (_both_ways(problem, level.rows, threads) if name == "newton" else 0.0)
+        starts = max(1, level.starts + (level.spectral and level.starts > 0))
+        W = 3 * starts * level.rows * n_components * problem.dtype.itemsize
+        together = starts * n_components
+        partial = 0 if by_stripes(together, problem.n_features) else PARTIALS * threads * problem.dtype.itemsize
+        H = together * problem.n_features * (START_BYTES + partial)
+        return copied + W + H + (_both_ways(problem, level.rows, threads) if name == "newton" else 0.0)
 
     return {"sample": int(size * width + max(map(at, levels)))}
+
+
+START_BYTES, PARTIALS = 20, 4
+"""Bytes a start for each cell of its H: H before and after a step, side by side with the others, WᵀX in float64; sums
+of blocks, by thread, that wait for their turn."""
 
 
 def _both_ways(problem: Problem, rows: int, threads: int) -> float:
@@ -266,6 +274,7 @@ def libraries(kernels: int, problem: Problem) -> dict[str, int]:
 
     if kernels:
         prepare()
+    give_back_freed()
     return {"interpreter and libraries": resident() + RUNNING + kernels + (0 if problem.nnz is None else SPARSE)}
 
 

@@ -47,7 +47,8 @@ class Reading(NamedTuple):
 def layout_of(problem: Problem, reader: RowReader) -> Layout:
     """What the plan has to know of a store."""
     n = problem.n_samples or 0
-    return Layout(n, row_bytes(problem), max(1, min(reader.chunk_rows, n)), reader.task_bytes)
+    held = reader.direct_bytes if problem.dtype == reader.dtype else reader.task_bytes
+    return Layout(n, row_bytes(problem), max(1, min(reader.chunk_rows, n)), held)
 
 
 class Portion(NamedTuple):

@@ -14,7 +14,7 @@ from nmfstream.config import Inputs, Resources
 from nmfstream.core.blocks import block_rows
 from nmfstream.core.deviance import column_sums, null_divergence, power_sum
 from nmfstream.core.losses import Fixed, Loss, make_loss
-from nmfstream.core.protocols import Executor, Problem
+from nmfstream.core.protocols import Batch, Block, Executor, Problem
 from nmfstream.core.rowsolve import RowSolver, row_solver
 from nmfstream.errors import DataError
 from nmfstream.model import Model, check_feature_names, read_model
@@ -22,7 +22,7 @@ from nmfstream.run.events import Advanced, Listener, StageFinished, StageStarted
 from nmfstream.run.opening import open_data
 from nmfstream.run.solving import UNIT_BLOCKS
 from nmfstream.stores.protocols import ReadPolicy
-from nmfstream.types import Array, Matrix, cut
+from nmfstream.types import Array, Matrix
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class _Portions(NamedTuple):
     rows: int | None
     problem: Problem
     policy: ReadPolicy
-    matrices: Iterator[Matrix]
+    batches: Iterator[Batch]
 
 
 class _Sums(NamedTuple):
@@ -105,12 +105,12 @@ def score(config: ScoreConfig, listener: Listener = silent) -> ScoreReport:
     with _portions(config, model) as (portions, executor):
         listener(StageStarted("score", portions.rows or 0))
         problem = portions.problem
-        rules = _Rules(model, problem)
-        for X in portions.matrices:
-            for part in rules(X, executor):
+        rules = _Rules(model, problem.dtype)
+        for batch in portions.batches:
+            for part in executor.map(rules, batch.blocks()):
                 sums = part if sums is None else _add(sums, part)
-            report.rows += X.shape[0]
-            listener(Advanced(report.rows, X.shape[0] * problem.n_features * problem.dtype.itemsize, 0, float("nan")))
+            report.rows += batch.n_rows
+            listener(Advanced(report.rows, batch.n_rows * problem.n_features * problem.dtype.itemsize, 0, float("nan")))
     report.clipped = portions.policy.clipped
     if sums is None:
         raise DataError("no rows to score", where=str(config.inputs.data[0]), hint="give data with at least one row")
@@ -123,22 +123,19 @@ def score(config: ScoreConfig, listener: Listener = silent) -> ScoreReport:
 class _Rules:
     """Solver and loss for one model."""
 
-    def __init__(self, model: Model, problem: Problem) -> None:
-        self._solver: RowSolver = row_solver(model.components, model.objective, problem.dtype)
-        self._loss: Loss = make_loss(model.objective.beta, problem.dtype)
-        self._fixed: Fixed = self._loss.fix(model.components.astype(problem.dtype, copy=False))
+    def __init__(self, model: Model, dtype: np.dtype[Any]) -> None:
+        self._solver: RowSolver = row_solver(model.components, model.objective, dtype)
+        self._loss: Loss = make_loss(model.objective.beta, dtype)
+        self._fixed: Fixed = self._loss.fix(model.components.astype(dtype, copy=False))
         self._penalties = model.objective.penalties(model.n_features, 1.0)
         self._beta = model.objective.beta
-        self._rows = block_rows(problem, model.n_components)
 
-    def __call__(self, X: Matrix, executor: Executor) -> list[_Sums]:
-        """Sums of each block of X, in order."""
-        return executor.map(self._block, [cut(X, a, a + self._rows) for a in self._starts(X)])
+    def __call__(self, block: Block) -> _Sums:
+        """The sums of a block."""
+        with block.reading() as X:
+            return self._sums(X)
 
-    def _starts(self, X: Matrix) -> range:
-        return range(0, X.shape[0], self._rows)
-
-    def _block(self, X: Matrix) -> _Sums:
+    def _sums(self, X: Matrix) -> _Sums:
         solution = self._solver(X)
         W = np.asarray(solution.W, np.float64)
         penalty = self._penalties.l1_W * W.sum() + self._penalties.l2_W / 2 * (W * W).sum()
@@ -199,8 +196,9 @@ def _from_store(config: ScoreConfig, model: Model) -> Iterator[_Portions]:
         memory = transform_memory(data, model, config.resources)
         size = block_rows(data.problem, model.n_components)
         source = data.source(pool, Reading(memory.portion_bytes, memory.n_buffers))
-        batches = source.batches(None, size * UNIT_BLOCKS, 0, size) if data.problem.n_samples else iter(())
-        yield _Portions(data.problem.n_samples, data.problem, data.policy, (batch.X for batch in batches))
+        unit = size * UNIT_BLOCKS
+        batches = source.batches(None, unit, 0, size, by_block=True) if data.problem.n_samples else iter(())
+        yield _Portions(data.problem.n_samples, data.problem, data.policy, batches)
 
 
 @contextmanager
@@ -214,7 +212,8 @@ def _from_stream(config: ScoreConfig, model: Model) -> Iterator[_Portions]:
     dtype = model.dtype if config.inputs.dtype == "auto" else np.dtype(config.inputs.dtype)
     policy = ReadPolicy(dtype, config.inputs.negative, model.objective.beta <= 0)
     problem = Problem(None, model.n_features, dtype)
-    unit = block_rows(problem, model.n_components) * UNIT_BLOCKS
+    size = block_rows(problem, model.n_components)
+    unit = size * UNIT_BLOCKS
     check_stream_memory(problem, model.n_components, model.objective.beta, config.resources, gathered=unit)
 
     def chunks() -> Iterator[Matrix]:
@@ -223,7 +222,7 @@ def _from_stream(config: ScoreConfig, model: Model) -> Iterator[_Portions]:
             check_feature_names(model, None, array.n_features, where)
             yield from checked(array, policy, where)
 
-    yield _Portions(None, problem, policy, regrouped(chunks(), unit))
+    yield _Portions(None, problem, policy, (Batch(0, X, size) for X in regrouped(chunks(), unit)))
 
 
 def regrouped(chunks: Iterator[Matrix], unit: int) -> Iterator[Matrix]:

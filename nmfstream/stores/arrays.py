@@ -73,6 +73,8 @@ class ArraySource(Protocol):
         Bytes on disk.
     piece_bytes : int
         Temporary bytes of one `load`.
+    direct_bytes : int
+        Those of one that fills what it is given.
     layout : Layout
     """
 
@@ -81,6 +83,7 @@ class ArraySource(Protocol):
     chunks: tuple[int, ...]
     stored_bytes: int
     piece_bytes: int
+    direct_bytes: int
     layout: Layout
 
     def check(self) -> None:

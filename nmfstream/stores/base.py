@@ -42,6 +42,11 @@ class Reader(ABC):
     kind = "dense"
     opened_by: tuple[str, tuple[Any, ...]] | None = None
 
+    @property
+    def direct_bytes(self) -> int:
+        """See `RowReader`."""
+        return self.task_bytes
+
     @abstractmethod
     def fingerprint(self) -> str:
         """See `RowReader`."""

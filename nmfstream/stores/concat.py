@@ -43,6 +43,11 @@ class ConcatReader(Reader):
         self.task_bytes = max(reader.task_bytes for reader in readers)
         self.feature_names = next((r.feature_names for r in readers if r.feature_names is not None), None)
 
+    @property
+    def direct_bytes(self) -> int:
+        """See `RowReader`."""
+        return max(r.direct_bytes if r.dtype == self.dtype else r.task_bytes for r in self.readers)
+
     def _check_alike(self) -> None:
         first = self.readers[0]
         for reader in self.readers[1:]:

@@ -39,6 +39,11 @@ class DenseReader(Reader):
         self.task_bytes = source.piece_bytes
         self.feature_names = feature_names
 
+    @property
+    def direct_bytes(self) -> int:
+        """See `RowReader`."""
+        return self.task_bytes if self.transposed else self.source.direct_bytes
+
     def sources(self) -> dict[str, ArraySource]:
         """See `Reader`."""
         return {"X": self.source}

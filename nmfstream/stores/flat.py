@@ -57,6 +57,7 @@ class FlatSource:
         self.stored_bytes = math.prod(shape) * dtype.itemsize
         self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
         self.piece_bytes = max(PIECE, min(self._row_bytes, 2 * PIECE))
+        self.direct_bytes = 0 if dtype == self.dtype else self.piece_bytes
 
     def check(self) -> None:
         """The file still holds the whole array."""

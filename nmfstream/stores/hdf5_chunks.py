@@ -97,7 +97,7 @@ class LibrarySource(HDF5Source):
         self.chunks = dataset.chunks or (1,) * len(self.shape)
         row_bytes = max(1, math.prod(self.shape[1:]) * self.dtype.itemsize)
         self._steps = dataset.chunks or (max(1, PIECE // row_bytes), *(max(1, n) for n in self.shape[1:]))
-        self.piece_bytes = 2 * math.prod(self._steps) * self.dtype.itemsize
+        self.piece_bytes = self.direct_bytes = 2 * math.prod(self._steps) * self.dtype.itemsize
 
     def check(self) -> None:
         """See `ArraySource`."""
@@ -152,7 +152,7 @@ class ChunkedSource(HDF5Source):
         self.chunks: tuple[int, ...] = dataset.chunks
         self._cells = tuple(-(-n // c) for n, c in zip(self.shape, self.chunks))
         self.layout = Layout("chunked", tuple(f.name for f in pipeline.filters), pipeline.checksums)
-        self.piece_bytes = self._stored_size() + len(pipeline.filters) * pipeline.size
+        self.piece_bytes = self.direct_bytes = self._stored_size() + len(pipeline.filters) * pipeline.size
         self._shared = Shared(pipeline.size)
         self._table: Table | None = None
         self._through_library: LibrarySource | None = None

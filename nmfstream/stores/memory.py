@@ -32,7 +32,7 @@ class MemoryReader:
     """
 
     chunk_rows = 1
-    task_bytes = 0
+    task_bytes = direct_bytes = 0
 
     def __init__(self, X: Any, name: str = "X") -> None:
         sparse = hasattr(X, "tocsr")

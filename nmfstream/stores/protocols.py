@@ -87,6 +87,8 @@ class RowReader(Protocol):
         Bytes on disk of the data that a whole read touches.
     task_bytes : int
         Most temporary bytes that one task needs besides its output (raw and decoded chunk).
+    direct_bytes : int
+        The same where values stay of the stored type.
     feature_names : sequence of str or None
     """
 
@@ -98,6 +100,11 @@ class RowReader(Protocol):
     stored_bytes: int
     task_bytes: int
     feature_names: Sequence[str] | None
+
+    @property
+    def direct_bytes(self) -> int:
+        """See the class."""
+        ...
 
     def check(self) -> None:
         """Look for missing chunks and sources, and at the sparse skeleton, before any value is read.

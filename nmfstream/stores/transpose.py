@@ -100,7 +100,7 @@ class BandedSource:
         # Columns of one tile: what a chunk of the source is wide.
         self._width = self._source.chunks[:: self._turn][1]
         self.stored_bytes = source.stored_bytes
-        self.piece_bytes = max(2 * source.piece_bytes, 2 * self._band * row_bytes)
+        self.piece_bytes = self.direct_bytes = max(2 * source.piece_bytes, 2 * self._band * row_bytes)
         self.layout = Layout(f"{source.layout.kind}, rearranged", source.layout.filters, source.layout.checksums)
         self._lock = threading.Lock()
         self._spill: Spill | None = None

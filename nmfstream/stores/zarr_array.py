@@ -69,7 +69,7 @@ class ZarrArray:
         if there and not plausible(max(there), under_key):
             what = f"chunks of {under_key} bytes are declared where files of {max(there)} bytes lie"
             raise DataError(what, where=self.name, hint="the metadata are damaged: write the store again")
-        self.piece_bytes = self._chunk_bytes + min(max(there, default=0), self._chunk_bytes)
+        self.piece_bytes = self.direct_bytes = self._chunk_bytes + min(max(there, default=0), self._chunk_bytes)
 
     def _sampled(self) -> list[tuple[int, ...]]:
         n, grid_shape = self._metadata.n_chunks, self._metadata.grid

@@ -47,7 +47,7 @@ class LibraryArray:
         self.dtype = real(self._array.dtype, self.name)
         self.chunks = tuple(self._array.chunks)
         self.stored_bytes = math.prod(self.shape) * self.dtype.itemsize
-        self.piece_bytes = 3 * math.prod(self.chunks) * self.dtype.itemsize
+        self.piece_bytes = self.direct_bytes = 3 * math.prod(self.chunks) * self.dtype.itemsize
 
     def check(self) -> None:
         """Chunks must all be there, as far as the library can tell.

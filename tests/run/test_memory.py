@@ -32,13 +32,13 @@ def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
 
 def least(*arguments: Any) -> str:
     """The smallest budget, as a refusal names it."""
-    refused = run(*arguments, "--overwrite", "--quiet", "--memory", "50MiB")
+    refused = run(*arguments, "--quiet", "--memory", "50MiB")
     assert refused.returncode == 2
     return refused.stderr.split("smallest that works is --memory ")[1].split()[0]
 
 
 def peak(*arguments: Any, memory: str) -> int:
-    done = run(*arguments, "--overwrite", "--quiet", "--memory", memory)
+    done = run(*arguments, "--quiet", "--memory", memory)
     assert done.returncode == 0, done.stderr
     return int(done.stderr.split()[-1])
 
@@ -81,7 +81,20 @@ def test_peak_of_a_fit_of_sparse_rows_in_the_least_budget(tmp_path: Path) -> Non
 
 
 def fit(folder: Path, data: str, *how: str) -> tuple[Any, ...]:
-    return ("fit", folder / data, "-o", folder / "m.h5", "--w", folder / "W.npy", "-k", K, "--max-iter", 2, *how)
+    return (
+        "fit",
+        folder / data,
+        "-o",
+        folder / "m.h5",
+        "--w",
+        folder / "W.npy",
+        "-k",
+        K,
+        "--max-iter",
+        2,
+        *how,
+        "--overwrite",
+    )
 
 
 FITS = {
@@ -112,13 +125,26 @@ def test_peak_of_other_solvers_and_starts(stores: Path, how: str) -> None:
 def test_peak_of_a_transform_is_flat_and_in_the_least_budget(stores: Path) -> None:
     peak(*fit(stores, "small.npy", *FITS["hals"]), memory="1GiB")
     middle, large = (
-        ("transform", stores / f"{name}.npy", "-m", stores / "m.h5", "-o", stores / "T.npy")
+        ("transform", stores / f"{name}.npy", "-m", stores / "m.h5", "-o", stores / "T.npy", "--overwrite")
         for name in ("middle", "large")
     )
     memory = least(*large)
     peaks = [peak(*arguments, memory=memory) for arguments in (middle, large)]
     assert peaks[1] <= int(memory.removesuffix("MiB")) * MiB
     assert peaks[1] <= 1.05 * peaks[0]
+
+
+@pytest.mark.parametrize("beta", ["2", "1.5"])
+def test_other_losses_and_scores_keep_to_the_least_budget(stores: Path, tmp_path: Path, beta: str) -> None:
+    data, model = stores / "middle.npy", tmp_path / "m.h5"
+    how = ("--beta-loss", beta, "--sample-rows", "500", "--n-init", "1", "--max-iter", "1")
+    for arguments in (
+        ("fit", data, "-o", model, "-k", K, *how, "--overwrite"),
+        ("transform", data, "-m", model, "-o", tmp_path / "W.npy", "--overwrite"),
+        ("score", data, "-m", model),
+    ):
+        memory = least(*arguments)
+        assert peak(*arguments, memory=memory) <= int(memory.removesuffix("MiB")) * MiB, arguments[0]
 
 
 def test_a_sample_too_large_is_refused_by_name(stores: Path) -> None:
@@ -131,7 +157,7 @@ def test_a_sample_too_large_is_refused_by_name(stores: Path) -> None:
 def test_the_budget_never_changes_the_bits(stores: Path) -> None:
     found = []
     for memory in (least(*fit(stores, "small.npy", *FITS["hals"])), "1GiB"):
-        done = run(*fit(stores, "small.npy", *FITS["hals"]), "--overwrite", "--quiet", "--memory", memory)
+        done = run(*fit(stores, "small.npy", *FITS["hals"]), "--quiet", "--memory", memory)
         assert done.returncode == 0, done.stderr
         with h5py.File(stores / "m.h5") as file:
             found.append((file["components"][:].tobytes(), (stores / "W.npy").read_bytes()))
