@@ -38,6 +38,8 @@ SPARSE = 20 * MiB
 """What sorting and checking sparse rows load, and leave in the allocator's hands."""
 STATES = {"mu": 6, "hals": 10, "newton": 12, "accumulated": 14}
 """Matrices of H's shape in float64 that a solver holds at its peak, partial sums included."""
+NNDSVD_STATES = 2
+"""The same of an NNDSVD of all rows: what maps rows of X to the first W, until all have been seen."""
 
 
 def fit_memory(
@@ -58,7 +60,8 @@ def fit_memory(
     compiled = _expected(name, problem, k, beta, solves_rows)
     memory, threads = budget(config.resources), n_threads(config.resources.threads)
     before = compiled_first(0 if config.dry_run else memory)
-    held = {"H and statistics": STATES[name] * k * problem.n_features * 8}
+    spectral = NNDSVD_STATES if len(stages) > 1 else 0
+    held = {"H and statistics": (STATES[name] + spectral) * k * problem.n_features * 8}
     block = block_rows(problem, k, batch) if problem.nnz is None and getattr(solver, "by_block", False) else None
 
     def learning(rows: int) -> Pass:
@@ -168,7 +171,7 @@ ROW_ARRAYS, DIVERGENCE_ARRAYS = {2.0: 2, 1.0: 6}, 11
 
 def _initial_units(solver: Solver) -> list[int]:
     initialization = getattr(solver, "initialization", None)
-    return [] if initialization is None or not initialization.stages else [initialization.unit]
+    return [] if initialization is None else [initialization.unit] * len(initialization.stages)
 
 
 def working(name: str, problem: Problem, n_components: int, beta: float, batch: int, threads: int) -> dict[str, int]:

@@ -14,8 +14,8 @@ ENDLESS = 1 << 40
 """Rows of a stream, as far as anybody knows."""
 IN_FLIGHT = 6
 """Chunks of a stream between what came and what went: as they came, converted, solved, on their way out."""
-GATHERED = 6
-"""Copies of gathered rows: as they came, joined, and what is computed of them (in part in float64)."""
+GATHERED = 3
+"""Copies of gathered rows: as they came, joined, and those joined before them."""
 LOADED = 512 << 20
 """More than all libraries take."""
 

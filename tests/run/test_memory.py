@@ -147,6 +147,16 @@ def test_other_losses_and_scores_keep_to_the_least_budget(stores: Path, tmp_path
         assert peak(*arguments, memory=memory) <= int(memory.removesuffix("MiB")) * MiB, arguments[0]
 
 
+def test_the_start_of_wide_data_keeps_to_the_least_budget(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.gamma(0.5, 1.0, (600, 10)) @ rng.gamma(0.5, 1.0, (10, 30_000))
+    np.save(tmp_path / "wide.npy", X.astype(np.float32))
+    how = ("--solver", "mu", "--init", "nndsvda", "--batch-size", "300", "--max-iter", "1", "--overwrite")
+    arguments = ("fit", tmp_path / "wide.npy", "-o", tmp_path / "m.h5", "-k", 50, *how)
+    memory = least(*arguments)
+    assert peak(*arguments, memory=memory) <= int(memory.removesuffix("MiB")) * MiB
+
+
 def test_a_sample_too_large_is_refused_by_name(stores: Path) -> None:
     refused = run(*fit(stores, "large.npy", "--sample-rows", "90000"), "--memory", "250MiB", "--quiet")
     assert refused.returncode == 2
