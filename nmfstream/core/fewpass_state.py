@@ -80,7 +80,7 @@ def relative_change(before: Array | None, after: Array) -> float:
 def record(own: FewPassState, run: RunState, name: str, H: Array, loss: float, *, accepted: bool = True) -> None:
     """Close a pass: history, counters, what the stopping rule looks at."""
     held = own.held_total / own.held_rows if own.held_rows else None
-    rows, loss = own.rows + own.held_rows, float(loss)
+    rows, loss = own.rows + own.held_rows, max(float(loss), 0.0)  # less than nothing is rounding
     run.history.append(PassRecord(name, rows, 0.0, loss, relative_change(own.H_before, H)))
     own.losses.append(loss)
     own.accepted.append(accepted)

@@ -162,18 +162,22 @@ def _best(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
 
 
 def _drawn(X: Matrix, fitter: Fitter, seed: int, count: int) -> list[Array]:
-    """Random starts; of no more rows than components the rows themselves, which leave nothing to fit."""
-    k, few = fitter.n_components, X.shape[0] <= fitter.n_components and fitter.init is None
-    starts = random_H(X, k, seed, 1 if few else count)
-    if not few:
-        return starts
+    """Random starts; for no more rows than components one start, with which next to nothing is left to fit."""
+    k = fitter.n_components
+    if X.shape[0] > k or fitter.init is not None:
+        return random_H(X, k, seed, count)
+    (start,) = random_H(X, k, seed, 1)
+    return [_of_rows(X, start, fitter)]
+
+
+def _of_rows(X: Matrix, start: Array, fitter: Fitter) -> Array:
+    """H of the rows X that are not zero, as often as there is room, scaled as the random `start`."""
     rows = X.toarray() if isinstance(X, CSR) else X
-    largest = rows.max(axis=1, initial=0, keepdims=True)
-    some = np.flatnonzero(largest)
-    if len(some):
-        each = some[np.arange(k) % len(some)]
-        starts[0][:] = fitter.movable(rows[each] / largest[each] * starts[0].max())
-    return starts
+    rows = rows[rows.any(axis=1)]
+    if not len(rows):
+        return start
+    scaled = rows / rows.max(axis=1, keepdims=True) * start.max()
+    return fitter.movable(np.ascontiguousarray(scaled[np.arange(len(start)) % len(rows)], start.dtype))
 
 
 def random_H(X: Matrix, n_components: int, seed: int, count: int) -> list[Array]:
