@@ -34,9 +34,9 @@ RUNNING = 16 * MiB
 """Modules that a run still loads, and its threads."""
 KERNELS = {"mu": 2 * MiB, "hals": 7 * MiB, "newton": 14 * MiB, "accumulated": 12 * MiB, "rows": 6 * MiB}
 """Compiled kernels as they are loaded, by solver and where rows are solved at one H."""
-SPARSE = 20 * MiB
+SPARSE = 14 * MiB
 """What sorting and checking sparse rows load, and leave in the allocator's hands."""
-STATES = {"mu": 6, "hals": 10, "newton": 12, "accumulated": 14}
+STATES = {"mu": 6, "hals": 10, "newton": 10, "accumulated": 14}
 """Matrices of H's shape in float64 that a solver holds at its peak, partial sums included."""
 NNDSVD_STATES = 2
 """The same of an NNDSVD of all rows: what maps rows of X to the first W, until all have been seen."""
