@@ -32,7 +32,7 @@ from nmfstream.run.workers import n_threads
 MiB = 1 << 20
 RUNNING = 16 * MiB
 """Modules that a run still loads, and its threads."""
-KERNELS = {"mu": 2 * MiB, "hals": 7 * MiB, "newton": 14 * MiB, "accumulated": 12 * MiB, "rows": 6 * MiB}
+KERNELS = {"mu": 5 * MiB, "hals": 7 * MiB, "newton": 14 * MiB, "accumulated": 12 * MiB, "rows": 6 * MiB}
 """Compiled kernels as they are loaded, by solver and where rows are solved at one H."""
 SPARSE = 14 * MiB
 """What sorting and checking sparse rows load, and leave in the allocator's hands."""
