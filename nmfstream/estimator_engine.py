@@ -59,6 +59,8 @@ class SharingExecutor:
 
 @cache
 def _blas() -> Any:
+    # Loaded first: what is not there is not found.
+    import numpy  # noqa: F401
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")

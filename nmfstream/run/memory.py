@@ -68,7 +68,7 @@ def fit_memory(
         return Pass(rows, {**W_of_batch(problem, rows, k), **working(name, problem, k, beta, rows, threads)}, block)
 
     steps = {batch, min(getattr(solver, "step_rows", batch), problem.n_samples or batch)}
-    passes = [*map(learning, sorted(steps)), *(Pass(unit) for unit in stages)]
+    passes = [*map(learning, sorted(steps)), *(Pass(unit) for unit in stages[:1])]
     if solves_rows:
         passes.append(_row_pass(problem, beta, k, block_rows(problem, k, batch), threads))
     demand = Demand(
@@ -170,6 +170,7 @@ ROW_ARRAYS, DIVERGENCE_ARRAYS = {2.0: 2, 1.0: 6}, 11
 
 
 def _initial_units(solver: Solver) -> list[int]:
+    """Rows a step of each stage before the passes: one for the mean of X, several for an NNDSVD."""
     initialization = getattr(solver, "initialization", None)
     return [] if initialization is None else [initialization.unit] * len(initialization.stages)
 

@@ -32,6 +32,8 @@ def workers(threads: int | None = None, stop: Stop = never) -> Iterator[tuple[Po
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """BLAS on one thread; what was set before comes back at the end."""
+    # Loaded first: a library that is loaded later would keep all its threads.
+    import numpy  # noqa: F401
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1, user_api="blas"):

@@ -51,12 +51,12 @@ def name_hdf5(store: h5py.File, dataset: str, names: Sequence[str] | None, n_row
 
 def name_zarr(root: Path, dataset: str, names: Sequence[str] | None, n_rows: int) -> None:
     """Add names to a store in progress; see `name_hdf5`."""
+    if names is None or dataset != MATRIX:
+        return
     from numcodecs import VLenUTF8, Zstd
 
     from nmfstream.stores.zarr_writer import array_metadata, encode, group_metadata, write_json
 
-    if names is None or dataset != MATRIX:
-        return
     write_json(root / "zarr.json", group_metadata(dict(_ROOT)), overwrite=True)
     for part in ("var", "obs"):
         durable.make_folder(root / part)

@@ -81,20 +81,8 @@ def test_peak_of_a_fit_of_sparse_rows_in_the_least_budget(tmp_path: Path) -> Non
 
 
 def fit(folder: Path, data: str, *how: str) -> tuple[Any, ...]:
-    return (
-        "fit",
-        folder / data,
-        "-o",
-        folder / "m.h5",
-        "--w",
-        folder / "W.npy",
-        "-k",
-        K,
-        "--max-iter",
-        2,
-        *how,
-        "--overwrite",
-    )
+    outputs = ("-o", folder / "m.h5", "--w", folder / "W.npy", "--overwrite")
+    return ("fit", folder / data, *outputs, "-k", K, "--max-iter", 2, *how)
 
 
 FITS = {
