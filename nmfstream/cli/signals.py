@@ -2,7 +2,8 @@
 
 Python raises a signal's exception wherever the main thread happens to be. In a callback whose exceptions nobody
 sees (a finalizer, an import lock's) or under a C library that clears errors it is dropped, and the process would
-go on: so it is raised again and again until somebody handles it.
+go on: so it is raised again and again until somebody handles it. Elsewhere another error takes its place (a class in
+the making gives RuntimeError): whatever ends a command after a signal, it was the signal that ended it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_AGAIN_EVERY = 0.05
+_AGAIN_EVERY = 0.01
 """Seconds."""
 
 
@@ -37,6 +38,9 @@ class Terminated(BaseException):
         super().__init__(number)
 
 
+_SIGNALLED = (Terminated, KeyboardInterrupt)
+
+
 @contextmanager
 def dying_tidily() -> Iterator[None]:
     """Let a signal that would end the process remove half-written outputs first; a second one ends it at once.
@@ -50,14 +54,17 @@ def dying_tidily() -> Iterator[None]:
         yield
         return
     hook = sys.unraisablehook
-    before = {n: signal.signal(n, _end) for n in _ENDING if signal.getsignal(n) is signal.SIG_DFL}
+    ending = _Ending()
+    before = {n: signal.signal(n, ending) for n in _ENDING if signal.getsignal(n) is signal.SIG_DFL}
     sys.unraisablehook = _say_other
     try:
         yield
-    except (Terminated, KeyboardInterrupt):
-        from nmfstream.storage.durable import remove_unpublished
-
-        remove_unpublished()  # a signal may come between a file's making and the `try` that guards it
+    except BaseException as error:
+        signalled = ending.error or error
+        if isinstance(signalled, _SIGNALLED):
+            _remove_unpublished()  # a signal may come between a file's making and the `try` that guards it
+        if signalled is not error:
+            raise signalled from error
         raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -72,17 +79,27 @@ def die(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+def _remove_unpublished() -> None:
+    from nmfstream.storage.durable import remove_unpublished
 
-    def again(number: int, frame: FrameType | None) -> None:
-        if not _is_handled(error):
-            raise error
+    remove_unpublished()
 
-    signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGALRM, again)
-    signal.setitimer(signal.ITIMER_REAL, _AGAIN_EVERY, _AGAIN_EVERY)
-    raise error
+
+class _Ending:
+    """Handles the signals that end the process: raises an error, which it keeps, until somebody handles it."""
+
+    error: BaseException | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+        signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGALRM, self._again)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_EVERY, _AGAIN_EVERY)
+        raise self.error
+
+    def _again(self, number: int, frame: FrameType | None) -> None:
+        if self.error is not None and not _is_handled(self.error):
+            raise self.error
 
 
 def _is_handled(error: BaseException) -> bool:
@@ -94,5 +111,5 @@ def _is_handled(error: BaseException) -> bool:
 
 
 def _say_other(dropped: UnraisableHookArgs, /) -> None:
-    if not isinstance(dropped.exc_value, Terminated | KeyboardInterrupt):
+    if not isinstance(dropped.exc_value, _SIGNALLED):
         sys.__unraisablehook__(dropped)

@@ -34,6 +34,12 @@ def caught():  # by a library
     except BaseException:
         pass
 
+def turned():  # into another error, by what calls back
+    try:
+        sent(None)
+    except BaseException as error:
+        raise RuntimeError("the class was not made") from error
+
 def command(*args, **given):
     {way}()
     open("going on", "x").close()
@@ -51,21 +57,36 @@ run()
 """
 
 
-@pytest.mark.parametrize("way", ["dropped", "caught"])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
-def test_where_exceptions_are_dropped(number: signal.Signals, code: int, way: str, tmp_path: Path) -> None:
-    (tmp_path / "m.h5").touch()
-    done = subprocess.run(
+ENDS = [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)]
+
+
+def signalled(number: signal.Signals, way: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    (folder / "m.h5").touch()
+    return subprocess.run(
         [sys.executable, "-c", DROPPING.format(number=int(number), way=way)],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
     )
+
+
+@pytest.mark.parametrize("way", ["dropped", "caught"])
+@pytest.mark.parametrize(("number", "code"), ENDS)
+def test_where_exceptions_are_dropped(number: signal.Signals, code: int, way: str, tmp_path: Path) -> None:
+    done = signalled(number, way, tmp_path)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert [(tmp_path / name).exists() for name in ("going on", "tidied")] == [True, True]
+
+
+@pytest.mark.parametrize(("number", "code"), ENDS)
+def test_where_another_error_takes_its_place(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    done = signalled(number, "turned", tmp_path)
+    assert done.returncode == code
+    assert done.stderr == ("nmfstream top: stopped by Ctrl-C\n" if number == signal.SIGINT else "")
+    assert not (tmp_path / "going on").exists()
 
 
 @pytest.mark.parametrize("end", [Terminated(signal.SIGTERM), KeyboardInterrupt()], ids=["SIGTERM", "Ctrl-C"])
