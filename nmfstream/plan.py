@@ -189,9 +189,9 @@ def strip_rows(layout: Layout, block_rows: int) -> int | None:
 
 
 def strips_at_once(layout: Layout, height: int, portion: int, buffers: int, threads: int) -> int:
-    """Strips in memory: what each thread is at, as many ahead, and one more, if `buffers` portions hold them."""
+    """Strips in memory: what each thread is at, and as many ahead, if `buffers` portions hold them."""
     held = int(portion * buffers / max(1.0, height * layout.row_bytes))
-    return max(2, min(held, 2 * threads + 1))
+    return max(2, min(held, 2 * threads))
 
 
 def decoding_bytes(layout: Layout, threads: int) -> int:

@@ -10,6 +10,7 @@ from nmfstream.core import sample
 from nmfstream.core.fewpass_state import FewPassState
 from nmfstream.core.holdout import learnt
 from nmfstream.core.protocols import Batch, Executor
+from nmfstream.core.sample_rows import SampleRows
 from nmfstream.core.state import RunState
 from nmfstream.types import Runs
 
@@ -41,7 +42,7 @@ class ClosingStage:
 
     def step(self, batch: Batch, executor: Executor) -> None:
         """Judge and choose."""
-        X = learnt(batch.X, self.rows or (), self.solver.share)
+        X = SampleRows(batch.X, learnt(self.rows or (), self.solver.share)).whole()
         losses = [self.solver.judge(X, H, batch.block_rows, executor) for H in self.own.candidates]
         best = self.own.candidates[int(np.argmin([e if np.isfinite(e) else np.inf for e in losses]))]
         self.own.H, self.own.candidates = best, []

@@ -9,6 +9,7 @@ from nmfstream.core.blocks import block_rows
 from nmfstream.core.fewpass_state import FewPassState, record
 from nmfstream.core.holdout import learnt, split, split_rows
 from nmfstream.core.protocols import Batch, Block, Executor
+from nmfstream.core.sample_rows import SampleRows
 from nmfstream.core.state import RunState
 from nmfstream.types import Array, Matrix, Runs
 
@@ -29,6 +30,7 @@ class SampleStage:
         self.levels = solver.plan()
         self.rows: Runs | None = self._runs(solver.problem.n_samples or solver.size)
         self.unit = solver.size
+        self._sample: SampleRows | None = None
 
     def _runs(self, n: int) -> Runs:
         return sample.spread_runs(n, self.solver.size, self.own.seed)
@@ -41,20 +43,20 @@ class SampleStage:
     def step(self, batch: Batch, executor: Executor) -> None:
         """Fit one level; after the last, leave the winner's statistics for the first pass."""
         own, solver = self.own, self.solver
-        X = learnt(batch.X, self.rows or ((0, batch.n_rows),), solver.share)
+        X = self._sample = self._sample or SampleRows(batch.X, learnt(self.rows or ((0, batch.n_rows),), solver.share))
         before = [tournament.Candidate(H, e) for H, e in zip(own.candidates, own.candidate_losses, strict=True)]
         level = self.levels[own.level]
         rows = block_rows(solver.problem, solver.k)  # a batch's blocks may be small: the sample has no batches
         fitter = solver.fitter()
-        kept = tournament.play(level, X, before, fitter, own.seed + own.level, rows, executor)
+        kept = tournament.play(level, X.level(level.rows), before, fitter, own.seed + own.level, rows, executor)
         done = len(self.levels) if kept[0].enough else own.level + 1
         last = done == len(self.levels)
-        kept = [fitter.finish(X, kept[0], rows, executor)] if last else kept
+        kept = [fitter.finish(X.whole(), kept[0], rows, executor)] if last else kept
         changes: dict[str, Any] = {"level": done, "H": kept[0].H}
         changes["candidates"] = [] if last else [c.H for c in kept]
         changes["candidate_losses"] = [] if last else [c.loss for c in kept]
         if last:
-            changes |= self.after(X, kept[0], rows, executor)
+            changes |= self.after(X.whole(), kept[0], rows, executor)
         for name, value in changes.items():
             setattr(own, name, value)
         self.run.loss = kept[0].loss
@@ -65,7 +67,7 @@ class SampleStage:
 
     def finish(self, executor: Executor) -> None:
         """The sample is behind."""
-        self.own.sampled = True
+        self.own.sampled, self._sample = True, None
 
 
 class WholeStage(SampleStage):
@@ -84,7 +86,7 @@ class WholeStage(SampleStage):
         """Close the pass."""
         own, run = self.own, self.run
         assert own.H is not None
-        own.sampled, own.rows = True, self.solver.size
+        own.sampled, own.rows, self._sample = True, self.solver.size, None
         run.n_steps += 1
         record(own, run, self.name, own.H, run.loss)
 

@@ -55,9 +55,9 @@ def split_rows(batch: Batch, share: float) -> tuple[Matrix, Matrix | None]:
     return (take(batch.X, ~held), take(batch.X, held)) if held.any() else (batch.X, None)
 
 
-def learnt(X: Matrix, runs: Runs, share: float) -> Matrix:
-    """The rows of a gathered sample without those set aside."""
+def learnt(runs: Runs, share: float) -> NDArray[np.bool_] | None:
+    """Which rows of a gathered sample are not set aside; None: all (if all were, none is)."""
     if share <= 0:
-        return X
+        return None
     held = held_out(row_numbers(runs), share)
-    return take(X, ~held) if held.any() and not held.all() else X
+    return ~held if held.any() and not held.all() else None

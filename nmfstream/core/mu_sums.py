@@ -9,7 +9,7 @@ import numpy as np
 
 from nmfstream.core.losses import Loss
 from nmfstream.core.protocols import Block, Executor
-from nmfstream.core.reduction import by_stripes, stripes
+from nmfstream.core.reduction import by_stripes, in_order, stripes
 from nmfstream.types import CSR, Array, Matrix
 
 
@@ -40,7 +40,7 @@ def batch_sums(loss: Loss, blocks: Sequence[Block], W: Array, H: Array, executor
 
 def _over_blocks(loss: Loss, blocks: Sequence[Block], W: Array, H: Array, terms: Array, executor: Executor) -> float:
     cost = 0.0
-    for part in executor.map(lambda b: loss.statistics(b.X, W[b.start : b.stop], H), blocks):
+    for part in in_order(executor, lambda b: loss.statistics(b.X, W[b.start : b.stop], H), blocks):
         terms += part.terms
         cost += part.cost
     return cost

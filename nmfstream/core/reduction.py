@@ -19,12 +19,14 @@ Result = TypeVar("Result")
 
 PARTIAL_BYTES = 4 << 20
 STRIPE_BYTES = 2 << 20
+AT_ONCE = 4
+"""Partial sums that wait for their turn, a thread."""
 
 
 def in_order(executor: Executor, task: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Results in the order of the items, a few at a time, so that few partial sums are in memory at once."""
     waiting = list(items)
-    width = 4 * max(1, executor.n_workers)
+    width = AT_ONCE * max(1, executor.n_workers)
     for low in range(0, len(waiting), width):
         yield from executor.map(task, waiting[low : low + width])
 
@@ -66,5 +68,5 @@ def add_WtX(out: Array, blocks: Sequence[Block], W: Array, executor: Executor, *
 
         executor.map(add_stripe, stripes(k, m))
         return
-    for part in executor.map(lambda b: Wt_times(W[b.start : b.stop], b.X), blocks):
+    for part in in_order(executor, lambda b: Wt_times(W[b.start : b.stop], b.X), blocks):
         out += part if scale == 1.0 else scale * part

@@ -199,8 +199,13 @@ def grown(rows: int, size: int) -> int:
 
 def level_rows(X: Matrix, rows: int) -> Matrix:
     """`rows` evenly spaced rows of the sample X."""
-    n = X.shape[0]
-    return X if rows >= n else take(X, np.arange(rows, dtype=np.int64) * n // rows)
+    return X if rows >= X.shape[0] else take(X, spaced(X.shape[0], rows))
+
+
+def spaced(n_samples: int, rows: int) -> Array:
+    """Numbers of `rows` evenly spaced rows of so many: all where more are asked for."""
+    rows = min(rows, n_samples)
+    return np.arange(rows, dtype=np.int64) * n_samples // max(1, rows)
 
 
 def take(X: Matrix, rows: Array) -> Matrix:

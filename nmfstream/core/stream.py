@@ -75,7 +75,8 @@ class StreamStage:
         size, plan = levels(self.solver, X.shape[0])
         rows, kept, fitter = sample.level_rows(X, size), cast(list[tournament.Candidate], []), self.solver.fitter()
         for i, level in enumerate(plan):
-            kept = tournament.play(level, rows, kept, fitter, self.own.seed + i, block_rows, executor)
+            chosen = sample.level_rows(rows, level.rows)
+            kept = tournament.play(level, chosen, kept, fitter, self.own.seed + i, block_rows, executor)
         return cast(Array, self.solver.unit(fitter.finish(rows, kept[0], block_rows, executor).H))
 
     def _keep(self, X: Matrix, start: int, block_rows: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nmfstream.core.products import total
 from nmfstream.core.protocols import Batch, Executor
-from nmfstream.core.sample import Level, level_rows
+from nmfstream.core.sample import Level
 from nmfstream.core.spectral import nndsvd_H
 from nmfstream.types import CSR, Array, Matrix
 
@@ -91,19 +91,24 @@ class Fitter(Protocol):
 
 
 def play(
-    level: Level, X: Matrix, before: Sequence[Candidate], fitter: Fitter, seed: int, block_rows: int, executor: Executor
+    level: Level,
+    rows: Matrix,
+    before: Sequence[Candidate],
+    fitter: Fitter,
+    seed: int,
+    block_rows: int,
+    executor: Executor,
 ) -> list[Candidate]:
     """One level: the candidates that go on to the next, best first.
 
     Parameters
     ----------
-    X : Matrix
-        The largest sample.
+    rows : Matrix
+        The level's rows.
     before : sequence of Candidate
         What the level before kept; empty at the first.
     """
-    rows, k = level_rows(X, level.rows), fitter.n_components
-    new = [fitter.movable(spectral_H(rows, k, seed, fitter.init, executor))] if level.spectral else []
+    new = [fitter.movable(spectral_H(rows, fitter.n_components, seed, fitter.init, executor))] if level.spectral else []
     if level.spectral and before:
         late = fitter.fit_rows(rows, new, Heat(level.iterations, block_rows, before[0].loss), executor)
         return _best([*before, *late], 1)

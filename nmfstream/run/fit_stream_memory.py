@@ -17,6 +17,7 @@ from nmfstream.run.memory import (
     W_of_batch,
     budget,
     compiled_first,
+    learnt_rows,
     libraries,
     row_scratch,
     sample_bytes,
@@ -97,7 +98,8 @@ def _times(
     k, beta, batch = parameters.objective.n_components, parameters.objective.beta, parameters.schedule.batch_size
     width, scratch = int(row_bytes(problem)), _scratch(name, problem, parameters, threads)
     kept = {"reservoir": reservoir * width}
-    learning = {**W_of_batch(problem, batch, k), **working(name, problem, k, beta, batch, threads), **scratch}
+    apart = learnt_rows(name, problem, parameters.schedule, batch)
+    learning = {**W_of_batch(problem, batch, k), **working(name, problem, k, beta, batch, threads), **apart, **scratch}
     times = [{**learning, **kept}, {"reservoir": (LET_IN * reservoir + batch) * width} if reservoir else {}]
     if reservoir and parameters.start.sample_rows != 0:
         from nmfstream.core.stream import levels

@@ -15,9 +15,9 @@ from nmfstream.core.blocks import block_rows, row_bytes
 from nmfstream.core.mu_model import is_compiled
 from nmfstream.core.needed import expect_initialization, expect_rows, expect_solver
 from nmfstream.core.newton_sample import HELD_BYTES, STRIPES
-from nmfstream.core.parameters import Parameters
+from nmfstream.core.parameters import Parameters, Schedule
 from nmfstream.core.protocols import Problem, Solver
-from nmfstream.core.reduction import by_stripes
+from nmfstream.core.reduction import AT_ONCE, by_stripes
 from nmfstream.core.rows_least_squares import tile_rows
 from nmfstream.core.sample import Level
 from nmfstream.machine_code import compiling_bytes, make, missing, prepare
@@ -65,7 +65,8 @@ def fit_memory(
     block = block_rows(problem, k, batch) if problem.nnz is None and getattr(solver, "by_block", False) else None
 
     def learning(rows: int) -> Pass:
-        return Pass(rows, {**W_of_batch(problem, rows, k), **working(name, problem, k, beta, rows, threads)}, block)
+        parts = {**W_of_batch(problem, rows, k), **working(name, problem, k, beta, rows, threads)}
+        return Pass(rows, {**parts, **learnt_rows(name, problem, parameters.schedule, rows)}, block)
 
     steps = {batch, min(getattr(solver, "step_rows", batch), problem.n_samples or batch)}
     passes = [*map(learning, sorted(steps)), *(Pass(unit) for unit in stages[:1])]
@@ -74,7 +75,7 @@ def fit_memory(
     demand = Demand(
         {**libraries(KERNELS[name] if compiled else 0, problem), **held},
         passes,
-        _sample(name, solver, problem, k, threads),
+        _sample(name, solver, problem, parameters, threads),
         before,
     )
     return plan_memory(layout(data), demand, threads, memory)
@@ -113,6 +114,13 @@ def compiled_first(memory: int, held: Mapping[str, int] | None = None) -> dict[s
 def W_of_batch(problem: Problem, rows: int, n_components: int) -> dict[str, int]:
     """W of some rows, and what solving it takes."""
     return {"W of a batch": 3 * min(rows, problem.n_samples or 0) * n_components * 8}
+
+
+def learnt_rows(name: str, problem: Problem, schedule: Schedule, rows: int) -> dict[str, int]:
+    """Where rows are set aside, those of a batch that are not, and those that are: copies."""
+    if name == "mu" or schedule.holdout <= 0:
+        return {}
+    return {"rows apart": int(min(rows, problem.n_samples or rows) * row_bytes(problem))}
 
 
 def _row_pass(problem: Problem, beta: float, n_components: int, block: int, threads: int) -> Pass:
@@ -177,16 +185,29 @@ def _initial_units(solver: Solver) -> list[int]:
 
 def working(name: str, problem: Problem, n_components: int, beta: float, batch: int, threads: int) -> dict[str, int]:
     """What a batch is turned into: nonzeros both ways for Kullback-Leibler, tiles where rows are solved one by one."""
-    if name == "accumulated":
-        return row_scratch(problem, n_components, beta, threads)
+    rows = min(batch, problem.n_samples or batch)
+    if name in ("mu", "accumulated"):
+        tiles = row_scratch(problem, n_components, beta, threads) if name == "accumulated" else {}
+        return {**tiles, "sums of blocks": _sums_of_blocks(problem, n_components, beta, rows, threads)}
     if name != "newton":
         return {}
-    rows = min(batch, problem.n_samples or batch)
     both = _both_ways(problem, rows, threads)
     if by_stripes(n_components, problem.n_features):
         both = max(both, STRIPED * rows * _nonzero_bytes(problem))
     by_rows = 0.0 if _held(problem, rows) else rows * _nonzero_bytes(problem)
     return {"nonzeros of a batch": int(by_rows + both)}
+
+
+def _sums_of_blocks(problem: Problem, n_components: int, beta: float, rows: int, threads: int) -> int:
+    """Sums that wait for their turn, beyond those counted among `STATES`, and numbers at nonzeros in hand."""
+    size, terms = block_rows(problem, n_components, rows), 1 if beta in (1.0, 2.0) else 2
+    waiting = 0 if by_stripes(n_components, problem.n_features) else min(-(-rows // size), AT_ONCE * threads)
+    sums = max(0, waiting - 2) * terms * n_components * problem.n_features * problem.dtype.itemsize
+    return sums + (0 if problem.nnz is None or terms == 1 else int(threads * AT_NONZEROS * size * row_bytes(problem)))
+
+
+AT_NONZEROS = 2.5
+"""Row numbers, WH, and what becomes of it, where they are not compiled."""
 
 
 STRIPED = 2.0
@@ -207,22 +228,36 @@ def _nonzero_bytes(problem: Problem) -> float:
     return width if problem.nnz is not None else width * (1 + 4 / problem.dtype.itemsize)
 
 
-def _sample(name: str, solver: Solver, problem: Problem, n_components: int, threads: int) -> dict[str, int]:
-    """The sample itself, the copy that a smaller level is, W of every start."""
-    levels = solver.plan() if hasattr(solver, "plan") else []
-    return sample_bytes(name, levels, int(getattr(solver, "size", 0)), problem, n_components, threads)
+def _sample(name: str, solver: Solver, problem: Problem, parameters: Parameters, threads: int) -> dict[str, int]:
+    """The sample itself; where it is sparse, the copies that a smaller level is and that it is without rows held out.
+
+    Rows of a dense one are moved (see `core.sample_rows`).
+    """
+    levels, size = solver.plan() if hasattr(solver, "plan") else [], int(getattr(solver, "size", 0))
+    k, copies = parameters.objective.n_components, problem.sparse
+    parts = sample_bytes(name, levels, size, problem, k, threads, copies=copies)
+    if parts and copies and parameters.schedule.holdout > 0:
+        parts["sample"] += int(size * row_bytes(problem))
+    return parts
 
 
 def sample_bytes(
-    name: str, levels: list[Level], size: int, problem: Problem, n_components: int, threads: int
+    name: str,
+    levels: list[Level],
+    size: int,
+    problem: Problem,
+    n_components: int,
+    threads: int,
+    *,
+    copies: bool = True,
 ) -> dict[str, int]:
-    """What fitting `size` rows in these levels takes, the rows included."""
+    """What fitting `size` rows in these levels takes, the rows included; `copies`: a smaller level is a copy."""
     if not levels:
         return {}
     width = row_bytes(problem)
 
     def at(level: Level) -> float:
-        copied = level.rows * width if level.rows < size else 0.0
+        copied = level.rows * width if copies and level.rows < size else 0.0
         starts = max(1, level.starts + (level.spectral and level.starts > 0))
         W = 3 * starts * level.rows * n_components * problem.dtype.itemsize
         together = starts * n_components

@@ -27,7 +27,7 @@ class Source(Protocol):
         ...
 
     def gather(self, rows: Runs) -> Matrix:
-        """A copy (or view) of the rows of these runs, one run after the other."""
+        """The rows of these runs, one run after the other: whoever asks may move them where they are writeable."""
         ...
 
 
@@ -65,7 +65,11 @@ class MemorySource:
 
     def gather(self, rows: Runs) -> Matrix:
         """See `Source.gather`."""
-        return join([cut(self.X, a, b) for a, b in rows])
+        X = join([cut(self.X, a, b) for a, b in rows])
+        if not isinstance(X, CSR) and np.may_share_memory(X, self.X):
+            X = X.view()
+            X.flags.writeable = False
+        return X
 
 
 def join(parts: list[Matrix]) -> Matrix:

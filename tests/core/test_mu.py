@@ -21,7 +21,7 @@ from nmfstream.core.mu_sums import batch_sums, split_columns
 from nmfstream.core.multiplicative import MiniBatchMU
 from nmfstream.core.parameters import Objective, Parameters, Penalties, Schedule, Start
 from nmfstream.core.protocols import Batch, Problem
-from nmfstream.core.reduction import stripes
+from nmfstream.core.reduction import AT_ONCE, add_WtX, stripes
 from nmfstream.core.state import RunState, pack, unpack
 from nmfstream.errors import StopRequested
 from nmfstream.run.carried import DiskW
@@ -275,3 +275,20 @@ def test_blocks_are_multiples_of_32_and_hold_about_4_MB(n, m, k, batch, density)
     assert rows % 32 == 0
     assert 64 <= rows <= 4096
     assert rows == 64 or (m * 4 * rows <= (4 << 20) + 32 * m * 4) or density is not None
+
+
+def test_sums_of_few_blocks_wait_however_large_the_batch() -> None:
+    X = np.random.RandomState(0).poisson(1.0, (90, 8)).astype(np.float32)
+    W, H = np.ones((90, 3), np.float32), np.full((3, 8), 0.3, np.float32)
+    blocks, at_once = Batch(0, X, 4).blocks(), []
+
+    class Counting(SerialExecutor):
+        def map(self, task: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+            at_once.append(len(list(items)))
+            return super().map(task, items)
+
+    sums, B = batch_sums(make_loss(2.0, np.dtype("f4"), False), blocks, W, H, Counting()), np.zeros(H.shape)
+    add_WtX(B, blocks, W, Counting())
+    np.testing.assert_allclose(sums.terms[0], W.T @ X, rtol=1e-6)
+    np.testing.assert_array_equal(B, sums.terms[0])
+    assert len(blocks) == 23 and max(at_once) <= AT_ONCE

@@ -65,19 +65,49 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_peak_of_a_fit_of_sparse_rows_in_the_least_budget(tmp_path: Path) -> None:
+def csr(path: Path, rows: int, columns: int, a_row: int) -> None:
+    """A store of so many rows, a thousand of them different, with `a_row` entries each."""
     rng = np.random.default_rng(0)
-    rows, a_row = 100_000, 100
-    indices = np.sort(rng.permuted(np.tile(np.arange(M, dtype=np.int32), (1000, 1)), axis=1)[:, :a_row], axis=1)
-    with h5py.File(tmp_path / "s.h5", "w") as file:
+    spread = np.stack([np.sort(rng.choice(columns, a_row, replace=False)) for _ in range(1000)])
+    with h5py.File(path, "w") as file:
         group = file.create_group("X")
-        group.attrs["shape"] = rows, M
-        group["indices"] = np.tile(indices.ravel(), rows // 1000)
+        group.attrs["shape"] = rows, columns
+        group["indices"] = np.tile(spread.astype(np.int32).ravel(), rows // 1000)
         group["data"] = rng.integers(1, 9, rows * a_row).astype(np.float32)
         group["indptr"] = np.arange(0, rows * a_row + 1, a_row)
-    arguments = fit(tmp_path, "s.h5", "--sample-rows", str(rows), "--n-init", "2", "--max-iter", "1")
+
+
+@pytest.mark.parametrize(
+    ("shape", "how"),
+    [
+        ((100_000, M, 100), ("--sample-rows", "100000", "--n-init", "2", "--max-iter", "1")),
+        ((100_000, M, 100), ("--sample-rows", "100000", "--holdout", "0.2", "--max-iter", "1")),
+        ((100_000, M, 100), ("--sample-rows", "0", "--holdout", "0.2", "--batch-size", "100000", "--max-iter", "1")),
+    ],
+    ids=["sample of all rows", "sample and rows held out", "rows held out"],
+)
+def test_peak_of_a_fit_of_sparse_rows_in_the_least_budget(
+    tmp_path: Path, shape: tuple[int, int, int], how: tuple[str, ...]
+) -> None:
+    csr(tmp_path / "s.h5", *shape)
+    arguments = fit(tmp_path, "s.h5", *how)
     memory = least(*arguments)
     assert peak(*arguments, memory=memory) <= int(memory.removesuffix("MiB")) * MiB
+
+
+def test_rows_held_out_are_counted(stores: Path) -> None:
+    arguments = fit(stores, "large.npy", "--solver", "hals", "--sample-rows", "0", "--batch-size", "40000")
+    arguments = (*arguments, "--holdout", "0.2", "--max-iter", "1")
+    memory = least(*arguments)
+    assert peak(*arguments, memory=memory) <= int(memory.removesuffix("MiB")) * MiB
+
+
+def test_levels_of_a_dense_sample_are_no_copies(stores: Path) -> None:
+    one, other = (fit(stores, "large.npy", "--solver", "hals", "--sample-rows", n) for n in ("50000", "100000"))
+    memory = least(*other)
+    peaks = [peak(*arguments, memory=memory) for arguments in (one, other)]
+    assert peaks[1] <= int(memory.removesuffix("MiB")) * MiB
+    assert peaks[1] - peaks[0] <= 1.3 * 50_000 * (M + K) * 4
 
 
 def fit(folder: Path, data: str, *how: str) -> tuple[Any, ...]:
@@ -146,7 +176,7 @@ def test_the_start_of_wide_data_keeps_to_the_least_budget(tmp_path: Path) -> Non
 
 
 def test_a_sample_too_large_is_refused_by_name(stores: Path) -> None:
-    refused = run(*fit(stores, "large.npy", "--sample-rows", "90000"), "--memory", "250MiB", "--quiet")
+    refused = run(*fit(stores, "large.npy", "--sample-rows", "90000"), "--memory", "200MiB", "--quiet")
     assert refused.returncode == 2
     assert "the smallest that works" in refused.stderr
     assert "--sample-rows" in refused.stderr
