@@ -32,7 +32,7 @@ from nmfstream.run.workers import n_threads
 MiB = 1 << 20
 RUNNING = 16 * MiB
 """Modules that a run still loads, and its threads."""
-KERNELS = {"mu": 5 * MiB, "hals": 7 * MiB, "newton": 14 * MiB, "accumulated": 12 * MiB, "rows": 6 * MiB}
+KERNELS = {"mu": 5 * MiB, "hals": 3 * MiB, "newton": 14 * MiB, "accumulated": 12 * MiB, "rows": 6 * MiB}
 """Compiled kernels as they are loaded, by solver and where rows are solved at one H."""
 SPARSE = 14 * MiB
 """What sorting and checking sparse rows load, and leave in the allocator's hands."""
@@ -265,7 +265,11 @@ def sample_bytes(
         H = together * problem.n_features * (START_BYTES + partial)
         return copied + W + H + (_both_ways(problem, level.rows, threads) if name == "newton" else 0.0)
 
-    return {"sample": int(size * width + max(map(at, levels)))}
+    return {"sample": FITTING.get(name, 0) + int(size * width + max(map(at, levels)))}
+
+
+FITTING = {"hals": 8 * MiB}
+"""Modules, kernels and LAPACK of a sample fit, by solver, where its passes need less."""
 
 
 START_BYTES, PARTIALS = 20, 4
