@@ -189,9 +189,12 @@ def strip_rows(layout: Layout, block_rows: int) -> int | None:
 
 
 def strips_at_once(layout: Layout, height: int, portion: int, buffers: int, threads: int) -> int:
-    """Strips in memory: what each thread is at, and as many ahead, if `buffers` portions hold them."""
+    """Strips in memory, if `buffers` portions hold them: what each thread is at, and as many ahead.
+
+    One more where chunks hold several rows, so that a block may lie in two strips.
+    """
     held = int(portion * buffers / max(1.0, height * layout.row_bytes))
-    return max(2, min(held, 2 * threads))
+    return max(2, min(held, 2 * threads + (layout.stripe_rows > 1)))
 
 
 def decoding_bytes(layout: Layout, threads: int) -> int:
@@ -199,7 +202,7 @@ def decoding_bytes(layout: Layout, threads: int) -> int:
     return int(threads * (RETAINED + DECODING * layout.task_bytes))
 
 
-DECODING = 2.0
+DECODING = 1.8
 """A stored and a decoded chunk are in hand, the ones before them not returned yet."""
 RETAINED = 2 * MiB
 
