@@ -20,6 +20,8 @@ from nmfstream.types import Array, Matrix
 FIRST = fro.Effort(10, 1e-3)
 MORE, ROUND, FALLING = 1000, 20, 0.9
 """Exact data: at most so many more iterations, in rounds that are to lower the loss by a tenth."""
+MORE_WORK = 5e10
+"""Cells times components of all of these together: half a minute of two cores."""
 TALL = 4096
 NEGLIGIBLE = {"float32": 1e-8, "float64": 1e-12}
 """Of ½‖X‖²: what exact data leave after some iterations."""
@@ -133,7 +135,8 @@ class HalsFitter(Fitter):
         # W begins anew, so that the loss is above the winner's for a while.
         best = float(np.nextafter(rows.precise_below, 0.0))
         run = Run(Track.at(winner.H), [None] * len(rows.blocks), best, winner.H)
-        for done in range(0, MORE, ROUND):
+        work = float(X.shape[0]) * X.shape[1] * self.n_components
+        for done in range(0, max(1, min(MORE, int(MORE_WORK / work))), ROUND):
             before = run.best
             for i in range(ROUND):
                 alternate(rows, [run], p, FIRST if done + i == 0 else fro.WARM, executor)

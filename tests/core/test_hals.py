@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fewpass_tools import as_csr, fit, low_rank, relative_error
 
-from nmfstream.core import sample
+from nmfstream.core import hals_sample, sample
 from nmfstream.core.hals import Hals
 from nmfstream.core.parameters import Objective, Parameters, Schedule
 from nmfstream.core.parameters import Start as Init
@@ -83,6 +83,23 @@ def test_exact_low_rank_goes_far_below_what_the_expanded_loss_can_tell(k: int, b
     reported = (2 * state.loss * len(X)) ** 0.5 / np.linalg.norm(X)
     told = {np.float32: 1.2e-7, np.float64: 4e-12}[dtype]  # by the data's rounding, and by the judge's W
     assert reported == pytest.approx(error, rel=0.2, abs=told)
+
+
+def test_large_exact_data_are_driven_on_for_as_long_as_that_is_worth(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, calls = low_rank(2000, 40, 5), []
+    alternate, finish = hals_sample.alternate, hals_sample.HalsFitter.finish
+
+    def counted(self: Any, *arguments: Any) -> Any:
+        calls.append(0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hals_sample, "alternate", lambda *rest: (alternate(*rest), calls.append(calls.pop() + 1))[0])
+            return finish(self, *arguments)
+
+    monkeypatch.setattr(hals_sample.HalsFitter, "finish", counted)
+    monkeypatch.setattr(hals_sample, "MORE_WORK", 1.0)
+    state = fit(Hals, X, 20, passes=1)
+    assert calls == [hals_sample.ROUND]
+    assert relative_error(X, state.solver.H) < 2e-3
 
 
 def test_threads_and_a_stop_between_any_two_steps_leave_the_bits_alone() -> None:
