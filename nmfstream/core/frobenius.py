@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nmfstream.core.parameters import Objective, Penalties
-from nmfstream.core.products import Wt_times, sum_of_squares, times_Ht
+from nmfstream.core.products import sum_of_squares
 from nmfstream.core.protocols import Executor
 from nmfstream.core.rowsolve import row_solver
 from nmfstream.core.sweeps import clipped_least_squares, descend
@@ -147,30 +147,12 @@ def own_sums(W: Array, C: Array, G: Array, p: Penalties) -> Sums:
     W64 = W.astype(np.float64, copy=False)
     A = W64.T @ W64
     cross = float(np.einsum("ij,ij->", W, C, dtype=np.float64))
-    half = 0.5 * float((A * G).sum() - p.l2_W * np.trace(A)) - cross
-    return Sums(A, np.zeros((0, 0)), float(W64.sum()), half)
+    return Sums(A, np.zeros((0, 0)), float(W64.sum()), half_quadratic(A, G, p) - cross)
 
 
-def row_sums(
-    X: Matrix, H: Array, G: Array, p: Penalties, effort: Effort, inverse: Array | None = None
-) -> tuple[Array, Sums]:
-    """Solve a block's rows; their statistics without WᵀX."""
-    C = times_Ht(X, H)
-    W = solve_rows(C, G, p, effort, inverse=inverse)
-    return W, own_sums(W, C, G, p)
-
-
-def block_sums(
-    X: Matrix, H: Array, G: Array, p: Penalties, effort: Effort, inverse: Array | None = None, *, precise: bool
-) -> tuple[Array, Sums]:
-    """Solve a block's rows and give all their statistics."""
-    if not precise:
-        W, sums = row_sums(X, H, G, p, effort, inverse)
-        sums.B = Wt_times(W, X)
-        return W, sums
-    W, WtR, half = solve_exactly(X, H, p)
-    own = own_sums(W, np.zeros_like(W), G, p)
-    return W, Sums(own.A, WtR, own.w1, half)
+def half_quadratic(A: Array, G: Array, p: Penalties) -> float:
+    """½⟨WᵀW, HHᵀ⟩ from A = WᵀW and G = HHᵀ + l2·I."""
+    return 0.5 * float((A * G).sum() - p.l2_W * np.trace(A))
 
 
 def row_penalty(sums: Sums, p: Penalties) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ from nmfstream.core.extrapolation import Track
 from nmfstream.core.fewpass import FewPass
 from nmfstream.core.fewpass_stages import PassStage
 from nmfstream.core.fewpass_state import FewPassState
+from nmfstream.core.frobenius_rows import RowsAt
 from nmfstream.core.hals_sample import GAIN, WHOLE_GAIN, HalsFitter
 from nmfstream.core.parameters import Objective, Parameters, Penalties
 from nmfstream.core.products import sum_of_squares
@@ -23,7 +25,6 @@ from nmfstream.core.protocols import Batch, Block, Executor, Problem, Stage
 from nmfstream.core.reduction import add_WtX, by_stripes, in_order
 from nmfstream.core.revival import RevivingPass
 from nmfstream.core.state import RunState
-from nmfstream.core.sweeps import ridge_inverse
 from nmfstream.core.tournament import Fitter, random_H, sample_blocks
 from nmfstream.errors import UsageError
 from nmfstream.types import Array, Matrix
@@ -141,25 +142,19 @@ def block_map(
 ) -> fro.Sums:
     """The map and the ordered reduction of one batch."""
     k, m = H.shape
-    G = fro.gram(H, p.l2_W)
-    inverse = ridge_inverse(G)
-    out = fro.Sums.zero(k, m)
-    whole = precise or not by_stripes(k, m)
+    rows, out = RowsAt(H, p, effort), fro.Sums.zero(k, m)
+    if precise or not by_stripes(k, m):
+        sums = rows.sums_of_residuals if precise else rows.sums
+        for s in in_order(executor, partial(sums, squares=squares), blocks):
+            out.add(s)
+        return out
 
     def solve(block: Block) -> tuple[Array, fro.Sums]:
         with block.reading() as X:
-            if whole:
-                done = fro.block_sums(X, H, G, p, effort, inverse, precise=precise)
-            else:
-                done = fro.row_sums(X, H, G, p, effort, inverse)
-            if squares:
-                done[1].square = 0.5 * sum_of_squares(X)
-            return done
+            W, sums = rows.solved(X)
+            sums.square = 0.5 * sum_of_squares(X) if squares else 0.0
+            return W, sums
 
-    if whole:
-        for _, s in in_order(executor, solve, blocks):
-            out.add(s)
-        return out
     W = np.zeros((max((b.stop for b in blocks), default=0), k), H.dtype)
     for b, (w, s) in zip(blocks, in_order(executor, solve, blocks), strict=True):
         W[b.start : b.start + len(w)] = w
@@ -182,7 +177,7 @@ class HalsPass(PassStage[HalsState]):
         if held is None:
             return 0, 0.0
         p = self.penalties(0.0)
-        _, s = fro.row_sums(held, H, fro.gram(H, p.l2_W), p, fro.COLD)
+        _, s = RowsAt(H, p, fro.COLD).solved(held)
         return held.shape[0], 0.5 * sum_of_squares(held) + s.half_square + fro.row_penalty(s, p)
 
     def started(self, batch: Batch) -> Array:

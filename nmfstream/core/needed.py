@@ -15,6 +15,7 @@ from nmfstream.core import sweeps as descents
 from nmfstream.core.init_stages import OVERSAMPLING
 from nmfstream.core.kernels import (
     divergence_ccd,
+    hals_block,
     kl_newton,
     newton_least_squares,
     sparse_products,
@@ -29,6 +30,7 @@ from nmfstream.machine_code import expect
 
 TYPES: dict[str, str] = {
     "sweeps_compiled.sweeps": "U2 U2 U1 U2 int64 U i1",
+    "hals_block_compiled.solve_block": "T2 T2 T2 T1 T2 T int64 T int64 int64 T2 T2 d1",
     "squares_compiled.squares": "T1",
     "thin_products_compiled.rows_times": "T2 T2 T2",
     "thin_products_compiled.add_outer": "T2 T2 int64 T2",
@@ -173,6 +175,8 @@ def _hals(problem: Problem, work: Work, beta: float) -> Iterator[str]:
     if work.cells >= COMPILED_SIZE:
         yield "squares_compiled.squares"
     yield from _thin(problem, work)
+    if not problem.sparse and hals_block.pays((work.rows, problem.n_features), work.k):
+        yield "hals_block_compiled.solve_block"
     if problem.sparse and _products(problem, work):
         yield from PRODUCTS
 

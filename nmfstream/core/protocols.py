@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -47,6 +47,10 @@ class Block:
     def reading(self) -> AbstractContextManager[Matrix]:
         """The rows for one task: valid until the context is left."""
         return nullcontext(self._X)
+
+    def parts(self) -> AbstractContextManager[Sequence[Matrix]]:
+        """As `reading`, but rows that do not lie together need not be brought together."""
+        return nullcontext([self._X])
 
 
 class Batch:
@@ -144,7 +148,8 @@ class Stage(Protocol):
     learns : bool
         A pass over the data that updates H (counted by ``n_iter``), as opposed to one that prepares.
     by_block : bool
-        `step` needs no `Batch.X`, only its blocks, and each of them (nearly always) once, by `Block.reading`.
+        `step` needs no `Batch.X`, only its blocks, and each of them (nearly always) once, by `Block.reading`
+        or `Block.parts`.
     """
 
     name: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -132,6 +132,19 @@ class Strips:
             yield block[: stop - start]
         finally:
             self._blocks.append(block)
+
+    @contextmanager
+    def parts(self, start: int, stop: int) -> Iterator[list[Array]]:
+        """As `reading`, but what lies in several strips is not brought together."""
+        if start in self._given:
+            yield [self.again(start, stop)]
+            return
+        strips = self._ready(start, stop)
+        self._given.add(start)
+        try:
+            yield [_view(strip, *strip.within(start, stop)) for strip in strips]
+        finally:
+            self._give_back(strips, start, stop)
 
     def again(self, start: int, stop: int) -> Array:
         """A copy of rows, whether or not they have been given out."""
@@ -274,6 +287,10 @@ class StripBlock(Block):
     def reading(self) -> AbstractContextManager[Array]:
         """The rows for one task: valid until the context is left. A second time they are read again."""
         return self._strips.reading(*self._rows)
+
+    def parts(self) -> AbstractContextManager[Sequence[Array]]:
+        """See `Block.parts`."""
+        return self._strips.parts(*self._rows)
 
 
 class StripBatch(Batch):

@@ -76,9 +76,10 @@ def test_dense_batches(n: int, unit: int, chunk: int, portion: int, buffers: int
     portion=st.integers(1, 1000),
     workers=st.integers(1, 5),
     start=st.integers(0, 3),
+    in_parts=st.booleans(),
 )
 def test_batches_by_their_blocks(
-    n: int, unit: int, chunk: int, block: int, portion: int, workers: int, start: int
+    n: int, unit: int, chunk: int, block: int, portion: int, workers: int, start: int, in_parts: bool
 ) -> None:
     """Every block is that of the matrix in memory, on however many threads; each chunk is decoded once a run."""
     X, runs = matrix(n), ((0, n // 3), (n // 3 + 1, n)) if n > 9 else ((0, n),)
@@ -86,6 +87,10 @@ def test_batches_by_their_blocks(
     reader, wanted = ChunkedReader(X, chunk), list(MemorySource(X).batches(runs, unit, skip, block))
 
     def read(of: Block) -> tuple[np.ndarray, np.ndarray]:
+        if in_parts:
+            with of.parts() as parts:
+                assert all(part.flags.c_contiguous for part in parts)  # type: ignore[union-attr]
+                return np.concatenate(parts), of.X  # type: ignore[arg-type, return-value]
         with of.reading() as rows:
             return rows.copy(), of.X  # type: ignore[union-attr, return-value]
 

@@ -83,7 +83,7 @@ def coordinate_sweeps(
     if n * k * k < compiled_work:
         return sweeps_numpy(C, G, W, max_sweeps, tol)
     used = np.zeros(n, np.int32)
-    _sweeps(np.ascontiguousarray(C), *_padded(G), W, max_sweeps, C.dtype.type(tol * tol), used)
+    _sweeps(np.ascontiguousarray(C), padded(G), steps_of(G), W, max_sweeps, C.dtype.type(tol * tol), used)
     return used
 
 
@@ -111,11 +111,16 @@ def sweeps_numpy(C: Array, G: Array, W: Array, max_sweeps: int, tol: float) -> A
     return used
 
 
-def _padded(G: Array) -> tuple[Array, Array]:
-    """G with zero rows and columns up to a multiple of four, and 1/diagonal (0 where there is none)."""
+def padded(G: Array) -> Array:
+    """G with zero rows and columns up to a multiple of four."""
     k = len(G)
     width = -(-k // 4) * 4
     wide = np.zeros((width, width), G.dtype)
     wide[:k, :k] = G
+    return wide
+
+
+def steps_of(G: Array) -> Array:
+    """1/diagonal (0 where there is none)."""
     diag = G.diagonal()
-    return wide, np.divide(1, diag, out=np.zeros_like(diag), where=diag > 0)
+    return np.divide(1, diag, out=np.zeros_like(diag), where=diag > 0)

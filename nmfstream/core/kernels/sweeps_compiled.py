@@ -46,6 +46,55 @@ def _sweep(c, w, G, inverse, acc, moved, size, tiny):  # type: ignore[no-untyped
             size[lane] += diag * new * new
 
 
+@inner
+def _product(M, x, out):  # type: ignore[no-untyped-def]
+    """M·x of every lane."""
+    for a in range(M.shape[0]):
+        for lane in range(LANES):
+            out[a, lane] = 0
+        for b in range(0, M.shape[0], 4):
+            m0, m1, m2, m3 = M[a, b], M[a, b + 1], M[a, b + 2], M[a, b + 3]
+            for lane in range(LANES):
+                out[a, lane] += (m0 * x[b, lane] + m1 * x[b + 1, lane]) + (m2 * x[b + 2, lane] + m3 * x[b + 3, lane])
+
+
+@kernel
+def start(C: Array, inverse: Array, G: Array, W: Array) -> None:
+    """W = max(0, C·inverse), each row scaled to its best multiple.
+
+    Parameters
+    ----------
+    C, W : ndarray of shape (n, k), C-contiguous
+    inverse, G : ndarray of shape (K, K), K = k rounded up to a multiple of four, padded with zeros
+    """
+    n, k = C.shape
+    zero, shape = C.dtype.type(0), (G.shape[0], LANES)
+    c, w, g = scratch(shape, C.dtype), scratch(shape, C.dtype), scratch(shape, C.dtype)
+    along, length = scratch(LANES, C.dtype), scratch(LANES, C.dtype)
+    for first in range(0, n, LANES):
+        count = min(LANES, n - first)
+        for lane in range(count):
+            for a in range(k):
+                c[a, lane] = C[first + lane, a]
+        _product(inverse, c, w)
+        for a in range(k):
+            for lane in range(LANES):
+                w[a, lane] = max(w[a, lane], zero)
+        _product(G, w, g)
+        for lane in range(LANES):
+            along[lane] = 0
+            length[lane] = 0
+        for a in range(k):
+            for lane in range(LANES):
+                along[lane] += w[a, lane] * c[a, lane]
+                length[lane] += w[a, lane] * g[a, lane]
+        for lane in range(LANES):
+            along[lane] = max(along[lane], zero) / length[lane] if length[lane] > 0 else zero
+        for lane in range(count):
+            for a in range(k):
+                W[first + lane, a] = w[a, lane] * along[lane]
+
+
 @kernel
 def sweeps(C: Array, G: Array, inverse: Array, W: Array, max_sweeps: int, tol2: float, used: Array) -> None:
     """Sweep all rows of W in place.
