@@ -32,7 +32,7 @@ TYPES: dict[str, str] = {
     "sweeps_compiled.sweeps": "U2 U2 U1 U2 int64 U i1",
     "hals_block_compiled.solve_block": "T2 T2 T2 T1 T2 T int64 T int64 int64 T2 T2 d1",
     "squares_compiled.squares": "T1",
-    "thin_products_compiled.rows_times": "T2 T2 T2",
+    "thin_products_compiled.rows_times": "T2 U2 U2",
     "thin_products_compiled.add_outer": "T2 T2 int64 T2",
     "least_squares_compiled.begin": "d2 d1 d2 d2 d1 d1",
     "least_squares_compiled.judge": "d2 d2 d2 d1 d1 float64 d1 b1",
@@ -132,7 +132,8 @@ def expect_rows(problem: Problem, n_components: int, beta: float) -> None:
     if beta == 2 and work.rows * work.k**3 >= newton_least_squares.COMPILED_WORK:
         _expect("newton_compiled.newton_rows", wide, wide)
     if beta == 2 and not problem.sparse and thin_products.pays("rows_times", (work.rows, problem.n_features), work.k):
-        _expect("thin_products_compiled.rows_times", problem.dtype, problem.dtype)
+        for dtype in sorted({problem.dtype, wide}, key=str):
+            _expect("thin_products_compiled.rows_times", problem.dtype, dtype)
     if beta == 2 and problem.sparse and _products(problem, work):
         for dtype in {problem.dtype, wide}:
             _expect(PRODUCTS[0], dtype, dtype)

@@ -116,14 +116,32 @@ def test_sum_of_squares_at_every_scale(scale: float, dtype: type) -> None:
     assert sum_of_squares(np.zeros_like(X)) == 0
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_rows_products_are_the_same_bits_wherever_it_lies(thin, dtype):
+@pytest.mark.parametrize(("dtype", "factor"), [("float32", "float32"), ("float32", "float64"), ("float64", "float64")])
+def test_a_rows_products_are_the_same_bits_wherever_it_lies(thin, dtype, factor):
     rng = np.random.default_rng(4)
-    X, H = rng.random((50, 301)).astype(dtype), rng.random((7, 301)).astype(dtype)
+    X, H = rng.random((50, 301)).astype(dtype), rng.random((7, 301)).astype(factor)
     C = times_Ht(X, H)
     for a in (1, 5, 48):
         np.testing.assert_array_equal(times_Ht(X[a:], H), C[a:])
         np.testing.assert_array_equal(times_Ht(X[:a], H), C[:a])
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(1, 1, 1), (13, 5, 3), (50, 301, 7), (7, 64, 8)])
+def test_single_rows_times_double_components_are_summed_in_double(thin, n, m, k):
+    rng = np.random.default_rng(5)
+    X, H = rng.random((n, m)).astype(np.float32), rng.random((k, m)) + 1e-9 * rng.random((k, m))
+    assert thin_products.compiled("rows_times", X, H, k)
+    assert not thin_products.compiled("add_outer", X, H, k)
+    found = times_Ht(X, H)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, X.astype(np.float64) @ H.T, rtol=1e-14)
+
+
+def test_other_byte_orders_and_types_are_left_to_numpy(thin):
+    X, H = np.arange(12.0).reshape(3, 4), np.ones((2, 4))
+    for other in (">f4", ">f8", "f2", "i4"):
+        assert not thin_products.compiled("rows_times", X.astype(other), H, 2)
+        np.testing.assert_array_equal(times_Ht(X.astype(other), H), X @ H.T)
 
 
 def test_compiled_products_write_only_what_is_theirs(thin):
@@ -133,5 +151,6 @@ def test_compiled_products_write_only_what_is_theirs(thin):
     room.reshape(-1)[: X.size] = 1
     X = room.reshape(-1)[: X.size].reshape(X.shape)
     assert (times_Ht(X, np.ones((5, 37), np.float32)) == 37).all()
+    assert (times_Ht(X, np.ones((5, 37), np.float64)) == 37).all()
     assert (Wt_times(W, X) == 13).all()
     assert np.isnan(room.reshape(-1)[X.size :]).all()

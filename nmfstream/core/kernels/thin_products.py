@@ -1,6 +1,6 @@
 """X·Hᵀ and WᵀX of a dense X and few components: compiled where that is faster than BLAS, which packs X first.
 
-Which of the two runs follows from shapes, types and layout; both sum in the type of their operands.
+Which of the two runs follows from shapes, types and layout; both sum in the factor's type.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ FEATURES = {"rows_times": (256, 1 << 62), "add_outer": (64, 4096)}
 """Least and most features: sums of short rows cost more than their products, and much of WᵀX leaves the cache."""
 
 
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+TYPES = {"rows_times": {(F32, F32), (F64, F64), (F32, F64)}, "add_outer": {(F32, F32), (F64, F64)}}
+"""Types of X and of the factor."""
+
+
 def pays(kernel: str, shape: tuple[int, ...], n_components: int) -> bool:
     """Whether a kernel is faster than BLAS for an X of this shape."""
     n_rows, n_features = shape
@@ -33,7 +38,7 @@ def rows_times(X: Array, H: Array) -> Array:
     """X·Hᵀ, shape (n_rows, n_components), in the common dtype."""
     if not compiled("rows_times", X, H, len(H)):
         return np.asarray(X @ H.T)
-    C = np.empty((len(X), len(H)), X.dtype)
+    C = np.empty((len(X), len(H)), H.dtype)
     _rows_times(X, H, C)
     return C
 
@@ -49,6 +54,5 @@ def transposed_times(W: Array, X: Array) -> Array:
 
 def compiled(kernel: str, X: Array, factor: Array, n_components: int) -> bool:
     """Whether a product of these operands is the kernel's; its rows are then the same bits wherever they lie."""
-    same = X.dtype == factor.dtype and X.dtype in (np.float32, np.float64)
     laid_out = X.flags.c_contiguous and factor.flags.c_contiguous
-    return same and laid_out and pays(kernel, X.shape, n_components)
+    return laid_out and (X.dtype, factor.dtype) in TYPES[kernel] and pays(kernel, X.shape, n_components)

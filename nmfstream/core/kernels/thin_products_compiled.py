@@ -25,11 +25,11 @@ TALL = tall()
 class _Code:
     """IR of loads and fused products of one vector type."""
 
-    def __init__(self, context: Any, builder: Any, element: Any) -> None:
+    def __init__(self, context: Any, builder: Any, element: Any, lanes: int | None = None) -> None:
         self.context, self.builder = context, builder
         self.scalar = context.get_value_type(element)
         self.itemsize = element.bitwidth // 8
-        self.lanes = register_bytes() // self.itemsize
+        self.lanes = lanes or register_bytes() // self.itemsize
         self.vector = ir.VectorType(self.scalar, self.lanes)
         self.index = ir.IntType(64)
 
@@ -54,6 +54,10 @@ class _Code:
 
     def load(self, pointer: Any) -> Any:
         return self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.itemsize)
+
+    def widened(self, vector: Any) -> Any:
+        """Numbers of this type, from as many of a narrower one."""
+        return vector if vector.type == self.vector else self.builder.fpext(vector, self.vector)
 
     def store(self, pointer: Any, value: Any) -> None:
         self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.itemsize)
@@ -147,25 +151,26 @@ def _dots(rows: int) -> Any:
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             tX, _, tH, _, tout = signature.args
-            code, zero = _Code(context, builder, X.dtype), ir.Constant(ir.IntType(64), 0)
+            code, zero = _Code(context, builder, H.dtype), ir.Constant(ir.IntType(64), 0)
+            stored = _Code(context, builder, X.dtype, code.lanes)
             m, k = code.shape(tX, args[0], 1), code.shape(tH, args[2], 0)
             x = [code.at(tX, args[0], code.plus(args[1], r), zero) for r in range(rows)]
             h = [code.at(tH, args[2], code.component(args[3], c, k), zero) for c in range(WIDE)]
             sums, lanes = code.sums(rows * WIDE), ir.Constant(code.index, code.lanes)
 
             def add(at: Any, load: Any) -> None:
-                xs = [load(code.step(pointer, at)) for pointer in x]
+                xs = [code.widened(load(stored, code.step(pointer, at))) for pointer in x]
                 for c in range(WIDE):
-                    hc = load(code.step(h[c], at))
+                    hc = load(code, code.step(h[c], at))
                     for r in range(rows):
                         code.add(sums[r * WIDE + c], xs[r], hc)
 
             with cgutils.for_range(builder, builder.sdiv(m, lanes)) as loop:
-                add(builder.mul(loop.index, lanes), code.load)
+                add(builder.mul(loop.index, lanes), _Code.load)
             rest = builder.srem(m, lanes)
             with builder.if_then(builder.icmp_signed(">", rest, zero)):
                 mask = code.mask(rest)
-                add(builder.sub(m, rest), lambda pointer: code.load_some(pointer, mask))
+                add(builder.sub(m, rest), lambda of, pointer: of.load_some(pointer, mask))
             for r in range(rows):
                 total = code.four_sums([builder.load(sums[r * WIDE + c]) for c in range(WIDE)])
                 place = code.at(tout, args[4], ir.Constant(code.index, r), zero)
@@ -220,16 +225,17 @@ _first_strip, _strip, _vector, _rest = _outer(TALL, ahead=True), _outer(TALL), _
 
 @kernel
 def rows_times(X, H, C):  # type: ignore[no-untyped-def]
-    """C = X·Hᵀ.
+    """C = X·Hᵀ, summed in H's type.
 
     Parameters
     ----------
     X : ndarray of shape (n_rows, n_features), C-contiguous
+        Of H's type or a narrower one.
     H : ndarray of shape (n_components, n_features), C-contiguous
-    C : ndarray of shape (n_rows, n_components)
+    C : ndarray of shape (n_rows, n_components), of H's type
     """
     n, k = X.shape[0], H.shape[0]
-    out = scratch((TALL, WIDE), X.dtype)
+    out = scratch((TALL, WIDE), H.dtype)
     whole = n // TALL * TALL
     for i in range(0, whole, TALL):
         for a in range(0, k, WIDE):
