@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from nmfstream.config import FitConfig, Inputs, Resources, Saving
+from nmfstream.core import sample
+from nmfstream.core.kernels import hals_block
 from nmfstream.defaults import make_parameters
 from nmfstream.run.fit import fit
 
@@ -148,6 +150,42 @@ def test_same_bits_whatever_the_store_threads_and_layout(
     again, W_again = run(store(other, X, "hdf5", chunk), other, threads=threads, **options)
     assert model.components.tobytes() == again.components.tobytes()
     assert W.tobytes() == W_again.tobytes()
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    chunk=st.integers(300, 3000),
+    threads=st.integers(1, 3),
+    batch=st.sampled_from([3000, 5000]),
+    sample_rows=st.sampled_from([0, 200]),
+    l1=st.sampled_from([0.0, 0.5]),
+)
+def test_same_bits_where_a_block_is_solved_by_one_call(
+    tmp_path_factory: pytest.TempPathFactory, chunk: int, threads: int, batch: int, sample_rows: int, l1: float
+) -> None:
+    """Blocks lie in one strip, in two, or in many; those too small for the kernel are solved otherwise."""
+    X = data(5000, 600, density=0.5).astype(np.float32)
+    options = {"n_components": 20, "solver": "hals", "batch_size": batch, "max_iter": 2, "sample_rows": sample_rows}
+    options |= {"alpha_W": 1e-4, "l1_ratio": l1}
+    one, other = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("other")
+    solved: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sample, "WHOLE_BYTES", 0)
+        patch.setattr(hals_block.BlockSolver, "solve", counted(hals_block.BlockSolver.solve, solved))
+        model, _ = run(store(one, X, "npy"), one, threads=1, w=False, **options)
+        again, _ = run(store(other, X, "hdf5", (chunk, 600)), other, threads=threads, w=False, **options)
+    assert model.components.tobytes() == again.components.tobytes()
+    assert len(solved) >= 4
+
+
+def counted(solve: Any, parts_of: list[int]) -> Any:
+    """The same method, which notes in how many parts each block came."""
+
+    def noting(self: Any, parts: Any) -> Any:
+        parts_of.append(len(parts))
+        return solve(self, parts)
+
+    return noting
 
 
 def test_a_model_says_how_it_came_about(tmp_path: Path) -> None:
