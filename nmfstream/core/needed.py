@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nmfstream.core import sweeps as descents
+from nmfstream.core.blocks import block_rows
 from nmfstream.core.init_stages import OVERSAMPLING
 from nmfstream.core.kernels import (
     divergence_ccd,
@@ -176,7 +177,8 @@ def _hals(problem: Problem, work: Work, beta: float) -> Iterator[str]:
     if work.cells >= COMPILED_SIZE:
         yield "squares_compiled.squares"
     yield from _thin(problem, work)
-    if not problem.sparse and hals_block.pays((work.rows, problem.n_features), work.k):
+    rows = min(work.rows, block_rows(problem, work.k))
+    if not problem.sparse and hals_block.pays((rows, problem.n_features), work.k):
         yield "hals_block_compiled.solve_block"
     if problem.sparse and _products(problem, work):
         yield from PRODUCTS

@@ -78,6 +78,15 @@ def test_what_a_fit_calls_was_expected(data, tmp_path, seen, name, how, dtype):
     assert called <= expected
 
 
+@pytest.mark.parametrize(("columns", "k", "whole"), [(2 * M, 20, True), (M, K, False)])
+def test_a_kernel_for_whole_blocks_is_expected_where_they_are_large_enough(data, tmp_path, seen, columns, k, whole):
+    X = np.load(data / "dense.npy")
+    np.save(tmp_path / "X.npy", np.tile(X, (3, 2))[:, :columns])
+    assert main(["fit", str(tmp_path / "X.npy"), "-k", str(k), "-o", str(tmp_path / "m.h5"), *FITS["hals"], "-q"]) == 0
+    expected, called = ({needed.name for needed in those} for those in seen)
+    assert ("solve_block" in expected, "solve_block" in called) == (whole, whole)
+
+
 @pytest.mark.parametrize("beta", ["2", "1"])
 @pytest.mark.parametrize("name", ["dense.npy", "sparse.npz", "lzf.h5"])
 def test_what_other_commands_call_was_expected(data, tmp_path, seen, name, beta):

@@ -19,8 +19,6 @@ COMPILED_WORK = 1 << 22
 MOST_COMPONENTS = 64
 FEATURES = {"rows_times": (256, 1 << 62), "add_outer": (64, 4096)}
 """Least and most features: sums of short rows cost more than their products, and much of WᵀX leaves the cache."""
-
-
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 TYPES = {"rows_times": {(F32, F32), (F64, F64), (F32, F64)}, "add_outer": {(F32, F32), (F64, F64)}}
 """Types of X and of the factor."""
